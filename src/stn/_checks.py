@@ -1,0 +1,83 @@
+"""Argument checks, whose messages say what was got and the way out, and the precision rule."""
+
+import functools
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+
+import torch
+from torch import Tensor
+
+F = TypeVar("F", bound=Callable)
+
+
+def widen(tensor: Tensor) -> Tensor:
+    """Half-precision tensors as float32; wider ones unchanged."""
+    return tensor.float() if tensor.dtype in (torch.float16, torch.bfloat16) else tensor
+
+
+def full_precision(function: F) -> F:
+    """Run `function` outside autocast, which would round coordinates to half precision."""
+
+    @functools.wraps(function)
+    def run(*args, **kwargs):
+        for arg in args:
+            if isinstance(arg, Tensor):
+                if torch.is_autocast_enabled(arg.device.type):
+                    with torch.autocast(arg.device.type, enabled=False):
+                        return function(*args, **kwargs)
+                break
+        return function(*args, **kwargs)
+
+    return run  # type: ignore[return-value]
+
+
+def shape_of(tensor: Tensor) -> str:
+    return "(" + ", ".join(str(n) for n in tensor.shape) + ("," if tensor.dim() == 1 else "") + ")"
+
+
+def check_floating(tensor: Tensor, name: str) -> None:
+    if not isinstance(tensor, Tensor):
+        raise TypeError(f"{name} must be a torch.Tensor, got {type(tensor).__name__}")
+    if not tensor.is_floating_point():
+        hint = (
+            "divide by 255 for images in [0, 1]" if tensor.dtype == torch.uint8 else "use .float()"
+        )
+        raise TypeError(f"{name} must be floating point, got {tensor.dtype}: {hint}")
+
+
+def check_size(size: Sequence[int] | int, dim: int, name: str = "size") -> tuple[int, ...]:
+    """A spatial size as a tuple of `dim` positive integers, in the order (H, W) or (D, H, W)."""
+    sizes = (size,) * dim if isinstance(size, int) else tuple(size)
+    if len(sizes) != dim or any(int(n) != n or n < 1 for n in sizes):
+        order = ("W",) if dim == 1 else ("H", "W") if dim == 2 else ("D", "H", "W")
+        raise ValueError(
+            f"{name} must be {dim} positive integers ({', '.join(order)}), got {tuple(sizes)}"
+        )
+    return tuple(int(n) for n in sizes)
+
+
+def check_choice(value: object, choices: Sequence[object], name: str) -> None:
+    if value not in choices:
+        listed = ", ".join(repr(choice) for choice in choices)
+        raise ValueError(f"{name} must be one of {listed}, got {value!r}")
+
+
+def check_theta(theta: Tensor, num_params: int, owner: str) -> None:
+    check_floating(theta, "theta")
+    if theta.dim() != 2 or theta.shape[-1] != num_params:
+        raise ValueError(
+            f"{owner} takes theta of shape (B, {num_params}), got {shape_of(theta)}; "
+            f"the layer that predicts it must output {num_params} values per image"
+        )
+
+
+def check_points(points: Tensor, dim: int, name: str = "points") -> Tensor:
+    """Points as (1 or B, N, dim)."""
+    check_floating(points, name)
+    if points.dim() not in (2, 3) or points.shape[-1] != dim:
+        axes = "(x, y)" if dim == 2 else "(x, y, z)"
+        raise ValueError(
+            f"{name} must have shape (N, {dim}) or (B, N, {dim}) with {axes} in the last axis, "
+            f"got {shape_of(points)}"
+        )
+    return points if points.dim() == 3 else points.unsqueeze(0)

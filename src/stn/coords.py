@@ -1,0 +1,105 @@
+"""Coordinates: the only file that converts between pixel indices and normalised coordinates.
+
+Normalised coordinates have their last axis in the order (x, y[, z]); sizes are in the order
+(H, W) or (D, H, W). With `align_corners=False` (the default everywhere) -1 and +1 are the outer
+edges of the corner pixels, with `align_corners=True` their centres. Pixel coordinates ("px") count
+from 0 at the centre of the first pixel. An axis of one pixel has its centre at 0 in both.
+"""
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+
+def _axes(size: Sequence[int], like: Tensor) -> Tensor:
+    """Lengths in the order of the last axis, (W, H[, D])."""
+    return torch.tensor([float(n) for n in reversed(size)], dtype=like.dtype, device=like.device)
+
+
+def _mesh(axes: Sequence[Tensor]) -> Tensor:
+    """The row-major list (N, dim) of points whose coordinates run over axes (H, W) order."""
+    mesh = torch.meshgrid(*axes, indexing="ij")
+    return torch.stack([m.flatten() for m in reversed(mesh)], dim=-1)
+
+
+def _centres(n: int, align_corners: bool, device: torch.device | str | None) -> Tensor:
+    index = torch.arange(n, dtype=torch.float64, device=device)
+    if not align_corners:
+        return (2 * index + 1) / n - 1
+    return 2 * index / (n - 1) - 1 if n > 1 else index
+
+
+def target_points(
+    size: Sequence[int],
+    align_corners: bool = False,
+    dtype: torch.dtype = torch.float32,
+    device: torch.device | str | None = None,
+) -> Tensor:
+    """Normalised centres (N, dim) of all pixels of an image of `size`, row-major."""
+    return _mesh([_centres(n, align_corners, device) for n in size]).to(dtype)
+
+
+def lattice_points(lattice: Sequence[int]) -> Tensor:
+    """Nodes (K, dim) of a lattice that spans [-1, 1], row-major, float64."""
+    return target_points(lattice, align_corners=True, dtype=torch.float64)
+
+
+def identity_pixels(
+    size: Sequence[int],
+    input_size: Sequence[int],
+    align_corners: bool,
+    dtype: torch.dtype,
+    device: torch.device | str | None,
+) -> Tensor:
+    """Where each target pixel reads under the identity, px (N, dim).
+
+    Computed in float64: exact integers when `size` equals `input_size`, at any size, which a
+    normalised float32 grid cannot represent.
+    """
+    axes = []
+    for n_out, n_in in zip(size, input_size, strict=True):
+        index = torch.arange(n_out, dtype=torch.float64, device=device)
+        if not align_corners:
+            axes.append((2 * index + 1) * n_in / (2 * n_out) - 0.5)
+        elif n_out > 1:
+            axes.append(index * (n_in - 1) / (n_out - 1))
+        else:
+            axes.append(index + (n_in - 1) / 2)
+    return _mesh(axes).to(dtype)
+
+
+def pixels_per_unit(size: Sequence[int], align_corners: bool, like: Tensor) -> Tensor:
+    """Pixels per normalised unit along (x, y[, z])."""
+    return (_axes(size, like) - (1 if align_corners else 0)) / 2
+
+
+def to_pixels(points: Tensor, size: Sequence[int], align_corners: bool) -> Tensor:
+    """Normalised points to px, by the formula and in the order of operations of grid_sample."""
+    n = _axes(size, points)
+    px = (points + 1) / 2 * (n - 1) if align_corners else ((points + 1) * n - 1) / 2
+    return keep_finite(px, points)
+
+
+def to_normalized(px: Tensor, size: Sequence[int], align_corners: bool) -> Tensor:
+    """Inverse of `to_pixels`."""
+    n = _axes(size, px)
+    if align_corners:
+        return 2 * px / (n - 1).clamp(min=1) - (n > 1).to(px.dtype)
+    return (2 * px + 1) / n - 1
+
+
+def keep_finite(px: Tensor, source: Tensor) -> Tensor:
+    """Bound px where only the change of units overflowed: `source` finite means px finite."""
+    limit = torch.finfo(px.dtype).max / 4
+    bounded = px.clamp(-limit, limit)
+    return torch.where(source.isfinite(), bounded, math.nan)
+
+
+def shifted_pixels(
+    shift: Tensor, size: Sequence[int], input_size: Sequence[int], align_corners: bool
+) -> Tensor:
+    """The identity's pixels plus a normalised displacement (B, N, dim), px (B, N, dim)."""
+    base = identity_pixels(size, input_size, align_corners, shift.dtype, shift.device)
+    return keep_finite(base + shift * pixels_per_unit(input_size, align_corners, shift), shift)

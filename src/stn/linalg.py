@@ -1,0 +1,148 @@
+"""Small linear algebra on batches of matrices and point sets; all functions broadcast over B."""
+
+import torch
+from torch import Tensor
+
+
+def apply_linear(linear: Tensor, points: Tensor) -> Tensor:
+    """`linear` (B, m, n) times `points` (B or 1, N, n) -> (B, N, m).
+
+    Element by element: a matrix product may run in TF32 on a GPU and move pixels.
+    """
+    total = linear[..., :, 0].unsqueeze(-2) * points[..., 0:1]
+    for j in range(1, points.shape[-1]):
+        total = total + linear[..., :, j].unsqueeze(-2) * points[..., j : j + 1]
+    return total
+
+
+def apply_affine(matrix: Tensor, points: Tensor) -> Tensor:
+    """`matrix` (B, m, n + 1) times homogeneous `points` (B or 1, N, n) -> (B, N, m)."""
+    return apply_linear(matrix[..., :-1], points) + matrix[..., -1].unsqueeze(-2)
+
+
+def inverse_or_nan(matrix: Tensor) -> Tensor:
+    """Inverse (…, n, n), NaN where the matrix is singular or not finite."""
+    inverse, info = torch.linalg.inv_ex(matrix)
+    good = ((info == 0) & matrix.isfinite().flatten(-2).all(-1))[..., None, None]
+    return torch.where(good & inverse.isfinite(), inverse, torch.nan)
+
+
+def rotation_minus_identity(angle: Tensor) -> Tensor:
+    """R - I for `angle` (B, 1), rad, in 2-D or a rotation vector (B, 3) in 3-D.
+
+    3-D is Rodrigues' formula, R - I = a K + b K^2 with a = sin t / t and b = (1 - cos t) / t^2;
+    both are smooth in t^2, so every derivative at zero is finite.
+    """
+    if angle.shape[-1] == 1:
+        sin, versine = angle.sin(), -2 * (angle / 2).sin().square()
+        return torch.stack([versine, -sin, sin, versine], dim=-1).unflatten(-1, (2, 2)).squeeze(-3)
+    square = angle.square().sum(-1)[..., None, None]
+    small = square < 1e-2
+    t2 = torch.where(small, 1.0, square)
+    t = t2.sqrt()
+    a = torch.where(small, _series(square, 1), t.sin() / t)
+    b = torch.where(small, _series(square, 2), 2 * (t / 2).sin().square() / t2)
+    x, y, z = angle.unbind(-1)
+    zero = torch.zeros_like(x)
+    k = torch.stack([zero, -z, y, z, zero, -x, -y, x, zero], dim=-1).unflatten(-1, (3, 3))
+    # K^2 = v v^T - |v|^2 I, without a matrix product.
+    k2 = angle.unsqueeze(-1) * angle.unsqueeze(-2) - square * torch.eye(
+        3, dtype=angle.dtype, device=angle.device
+    )
+    return a * k + b * k2
+
+
+def _series(square: Tensor, first: int) -> Tensor:
+    """sum_k (-t^2)^k / (2k + first)!: sin t / t for first = 1, (1 - cos t) / t^2 for 2."""
+    term = torch.full_like(square, 1.0 if first == 1 else 0.5)
+    total = term
+    for k in range(1, 7):
+        term = -term * square / ((2 * k + first) * (2 * k + first - 1))
+        total = total + term
+    return total
+
+
+def rotation_angle(rotation: Tensor) -> Tensor:
+    """Inverse of `rotation_minus_identity` (+ I): (B, 1) from (B, 2, 2), (B, 3) from (B, 3, 3)."""
+    if rotation.shape[-1] == 2:
+        return torch.atan2(rotation[..., 1, 0], rotation[..., 0, 0]).unsqueeze(-1)
+    m = rotation
+    trace = m.diagonal(dim1=-2, dim2=-1).sum(-1)
+    # Four forms of the same quaternion (w, x, y, z), each times a component of its own; the
+    # largest one is well conditioned (Shepperd 1978).
+    w, (x, y, z) = 1 + trace, (1 + 2 * m[..., i, i] - trace for i in range(3))
+    wx, wy, wz = (m[..., j, i] - m[..., i, j] for i, j in ((1, 2), (2, 0), (0, 1)))
+    xy, yz, zx = (m[..., j, i] + m[..., i, j] for i, j in ((0, 1), (1, 2), (2, 0)))
+    forms = torch.stack(
+        [
+            torch.stack(row, dim=-1)
+            for row in ((w, wx, wy, wz), (wx, x, xy, zx), (wy, xy, y, yz), (wz, zx, yz, z))
+        ],
+        dim=-2,
+    )
+    best = torch.stack([w, x, y, z], dim=-1).argmax(-1)
+    q = forms.gather(-2, best[..., None, None].expand(*best.shape, 1, 4)).squeeze(-2)
+    q = q * torch.where(q[..., :1] < 0, -1.0, 1.0)
+    norm = q[..., 1:].norm(dim=-1, keepdim=True)
+    half = torch.atan2(norm, q[..., :1])
+    total = q.norm(dim=-1, keepdim=True)
+    ratio = torch.where(norm > 1e-12 * total, 2 * half / norm.clamp(min=1e-30), 2 / total)
+    return q[..., 1:] * ratio
+
+
+def centroids(a: Tensor, b: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
+    """Weighted means (B, 1, dim) of two point sets; `weights` (B, N)."""
+    w = (weights / weights.sum(-1, keepdim=True)).unsqueeze(-1)
+    return (w * a).sum(-2, keepdim=True), (w * b).sum(-2, keepdim=True)
+
+
+def procrustes(target: Tensor, source: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
+    """Least-squares rotation (B, dim, dim) and scale (B,): source ~ s R target + t.
+
+    The points (B, N, dim) are centred here. Umeyama (1991), eqs. 40-42: reflections excluded.
+    """
+    mean_t, mean_s = centroids(target, source, weights)
+    x, y, w = target - mean_t, source - mean_s, weights.unsqueeze(-1)
+    covariance = (w * y).mT @ x
+    u, d, vh = torch.linalg.svd(covariance)
+    sign = torch.ones_like(d)
+    sign[..., -1] = torch.det(u @ vh).sign()
+    rotation = u @ (sign.unsqueeze(-1) * vh)
+    scale = (d * sign).sum(-1) / (w * x.square()).sum((-2, -1))
+    return rotation, scale
+
+
+def least_squares(design: Tensor, values: Tensor, weights: Tensor) -> Tensor:
+    """Minimum-norm weighted least squares: (B, N, n), (B, N, m), (B, N) -> (B, n, m)."""
+    root = weights.sqrt().unsqueeze(-1)
+    return torch.linalg.pinv(root * design) @ (root * values)
+
+
+def homography(target: Tensor, source: Tensor, weights: Tensor) -> Tensor:
+    """The projective matrix (B, dim + 1, dim + 1) with source ~ H target, by normalised DLT.
+
+    Hartley (1997): both sets are moved to zero mean and RMS distance sqrt(dim) first.
+    """
+    (x, move_x), (y, move_y) = _normalised(target), _normalised(source)
+    dim = x.shape[-1]
+    one = torch.ones_like(x[..., :1])
+    hom = torch.cat([x, one], dim=-1) * weights.sqrt().unsqueeze(-1)
+    zero = torch.zeros_like(hom)
+    rows = []
+    for i in range(dim):
+        blocks = [zero] * dim + [-y[..., i : i + 1] * hom]
+        blocks[i] = hom
+        rows.append(torch.cat(blocks, dim=-1))
+    _, _, vh = torch.linalg.svd(torch.cat(rows, dim=-2), full_matrices=True)
+    h = vh[..., -1, :].unflatten(-1, (dim + 1, dim + 1))
+    return torch.linalg.solve(move_y, h @ move_x)
+
+
+def _normalised(points: Tensor) -> tuple[Tensor, Tensor]:
+    dim = points.shape[-1]
+    mean = points.mean(-2, keepdim=True)
+    scale = dim**0.5 / (points - mean).square().sum(-1).mean(-1).sqrt()[..., None, None]
+    move = torch.eye(dim + 1, dtype=points.dtype, device=points.device).repeat(len(points), 1, 1)
+    move[..., :dim, :dim] *= scale
+    move[..., :dim, dim:] = -scale * mean.mT
+    return scale * (points - mean), move

@@ -1,0 +1,163 @@
+"""Sampling an image at given coordinates: checks, broadcasting and layout, around a backend."""
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from .. import coords
+from .._checks import check_choice, check_floating, full_precision, shape_of, widen
+from . import dispatch, kernels, padding
+
+Fill = float | Tensor
+
+
+@full_precision
+def grid_sample(
+    input: Tensor,
+    grid: Tensor,
+    mode: str = "bilinear",
+    padding_mode: str = "zeros",
+    align_corners: bool = False,
+    *,
+    fill: Fill = 0.0,
+    backend: str | None = None,
+) -> Tensor:
+    """Sample images at the points of a grid; a drop-in for torch.nn.functional.grid_sample.
+
+    output[b, c, t] = sum_m input[b, c, m] prod_axis k(p_axis - m_axis), with p the place in pixels
+    of grid[b, t] and k the kernel of `mode`.
+
+    Args:
+        input: (B, C, *S) images, any float type; 1-D, 2-D or 3-D.
+        grid: (B, *T, dim) normalised points, (x, y[, z]) in the last axis, any float type; or
+            (B, K, *T, dim): K grids for one image, which is not copied. B may be 1 in either.
+        mode: "nearest" (ties to even), "bilinear" or "bicubic" (a = -0.75); per axis, so in 3-D
+            trilinear and tricubic.
+        padding_mode: "zeros", "border", "reflection" as torch; "mirror" about the centres of the
+            edge pixels; "wrap" with the period of the image; "fill": taps outside read `fill`.
+        align_corners: whether +-1 are the centres of the corner pixels, or (False) their edges.
+        fill: a finite float, or a (C,) tensor. Points that are not finite read it in every mode.
+        backend: None for the fastest that can run, "torch" or "reference".
+
+    Returns:
+        (B, C, *T), or (B, K, C, *T); of input's type, channels_last where input is.
+
+    Raises:
+        ValueError, TypeError: shapes, types or options that do not fit.
+
+    Note:
+        Differentiable in input, grid and fill. Where bilinear has a kink, at pixel centres, the
+        derivative is the right-hand one (eqs. 6-7). The nearest mode has a zero grid gradient.
+        Half images are accumulated in float32 or wider; use a float32 grid with them.
+
+    Example:
+        >>> image = torch.rand(1, 3, 8, 8)
+        >>> grid = stn.Affine().grid(torch.zeros(1, 6), (8, 8))
+        >>> torch.testing.assert_close(stn.grid_sample(image, grid), image)
+
+    Reference:
+        Jaderberg et al., Spatial Transformer Networks, 2015, eqs. 3-7.
+    """
+    dim = _check_input(input)
+    check_floating(grid, "grid")
+    if grid.dim() not in (dim + 2, dim + 3) or grid.shape[-1] != dim:
+        raise ValueError(
+            f"for input {shape_of(input)} the grid must have shape (B, *T, {dim}) with {dim} axes "
+            f"T, or (B, K, *T, {dim}), got {shape_of(grid)}"
+        )
+    px = coords.to_pixels(widen(grid), input.shape[2:], align_corners)
+    return sample(input, px, mode, padding_mode, align_corners, fill, backend)
+
+
+def sample(
+    input: Tensor,
+    px: Tensor,
+    mode: str,
+    padding_mode: str,
+    align_corners: bool,
+    fill: Fill,
+    backend: str | None,
+) -> Tensor:
+    """`grid_sample` at pixel coordinates (B, [K,] *T, dim)."""
+    dim = _check_input(input)
+    check_choice(mode, kernels.MODES, "mode")
+    check_choice(padding_mode, padding.MODES, "padding_mode")
+    many = px.dim() == dim + 3
+    target = px.shape[2:-1] if many else px.shape[1:-1]
+    batch = _common_batch(input.shape[0], px.shape[0])
+    channels = input.shape[1]
+
+    # One image under many points, never copied: its batch becomes part of the points.
+    shared = input.shape[0] == 1 and batch > 1
+    image = input if input.shape[0] in (1, batch) else input.expand(batch, *input.shape[1:])
+    flat = px if shared or px.shape[0] == batch else px.expand(batch, *px.shape[1:])
+    flat = flat.reshape(1 if shared else batch, -1, dim)
+
+    finite = flat.isfinite().all(-1)
+    flat = torch.where(finite.unsqueeze(-1), flat, 0)
+    filling = _check_fill(fill, image)
+    call = dispatch.Call(dim, mode, padding_mode, image.numel() == 0 or flat.numel() == 0)
+    out = dispatch.choose(call, backend)(image, flat, mode, padding_mode, align_corners, filling)
+    out = torch.where(finite.unsqueeze(1), out, filling.to(out.dtype).unsqueeze(-1))
+
+    lead = (batch, px.shape[1]) if many else (batch,)
+    out = out.view(out.shape[0], channels, *(lead if shared else lead[1:]), *target)
+    if shared:
+        out = out.squeeze(0).movedim(0, len(lead))
+    elif many:
+        out = out.transpose(1, 2)
+    if many:
+        return out.contiguous()
+    return out.contiguous(memory_format=_layout(input))
+
+
+def _check_input(input: Tensor) -> int:
+    check_floating(input, "input")
+    dim = input.dim() - 2
+    if dim not in (1, 2, 3):
+        raise ValueError(
+            f"input must have shape (B, C, W), (B, C, H, W) or (B, C, D, H, W), "
+            f"got {shape_of(input)}"
+        )
+    if 0 in input.shape[2:]:
+        raise ValueError(
+            f"input must have at least one pixel along each axis, got {shape_of(input)}"
+        )
+    return dim
+
+
+def _common_batch(images: int, points: int) -> int:
+    if images != points and 1 not in (images, points):
+        raise ValueError(
+            f"the batch of the images and that of the points or theta must agree or be 1, got "
+            f"{images} and {points}; for K warps of each image pass theta (B, K, P) or a grid "
+            "(B, K, *T, dim)"
+        )
+    return points if images == 1 else images
+
+
+def _check_fill(fill: Fill, image: Tensor) -> Tensor:
+    if isinstance(fill, Tensor):
+        if fill.shape != (image.shape[1],):
+            raise ValueError(
+                f"fill must be a float or a tensor of shape (C,) = ({image.shape[1]},), "
+                f"got {shape_of(fill)}"
+            )
+        return widen(fill).to(image.device)
+    if not math.isfinite(fill):
+        raise ValueError(f"fill must be finite, got {fill!r}; warp a mask to mark what is outside")
+    return torch.full((1,), fill, dtype=torch.float64, device=image.device)
+
+
+def _layout(input: Tensor) -> torch.memory_format:
+    formats: Sequence[torch.memory_format] = {
+        4: (torch.channels_last,),
+        5: (torch.channels_last_3d,),
+    }.get(input.dim(), ())
+    for layout in formats:
+        plain = input.is_contiguous()
+        if not plain and input.is_contiguous(memory_format=layout):
+            return layout
+    return torch.contiguous_format
