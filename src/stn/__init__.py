@@ -1,5 +1,7 @@
 """stn: spatial transformer networks for PyTorch."""
 
+from . import nn
+from .nn import Cascade, ParallelTransformers, SpatialTransformer, WarpResult, param_groups
 from .sampling import grid_sample
 from .transforms import (
     Affine,
@@ -18,13 +20,19 @@ __version__ = "0.1.0"
 __all__ = [
     "Affine",
     "Attention",
+    "Cascade",
     "Compose",
+    "ParallelTransformers",
     "Projective",
     "Rigid",
     "Similarity",
+    "SpatialTransformer",
     "ThinPlateSpline",
     "Translation",
+    "WarpResult",
     "grid_sample",
+    "nn",
+    "param_groups",
     "warp",
     "warp_flow",
     "warp_matrix",

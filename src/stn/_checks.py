@@ -31,6 +31,12 @@ def full_precision(function: F) -> F:
     return run  # type: ignore[return-value]
 
 
+def is_traced() -> bool:
+    """Whether values cannot be looked at: under compile, export and torch.func."""
+    functorch = torch._C._functorch  # pyright: ignore[reportAttributeAccessIssue]
+    return torch.compiler.is_compiling() or functorch.peek_interpreter_stack() is not None
+
+
 def shape_of(tensor: Tensor) -> str:
     return "(" + ", ".join(str(n) for n in tensor.shape) + ("," if tensor.dim() == 1 else "") + ")"
 

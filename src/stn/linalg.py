@@ -142,7 +142,7 @@ def _normalised(points: Tensor) -> tuple[Tensor, Tensor]:
     dim = points.shape[-1]
     mean = points.mean(-2, keepdim=True)
     scale = dim**0.5 / (points - mean).square().sum(-1).mean(-1).sqrt()[..., None, None]
-    move = torch.eye(dim + 1, dtype=points.dtype, device=points.device).repeat(len(points), 1, 1)
+    move = torch.eye(dim + 1, dtype=points.dtype, device=points.device).repeat(points.shape[0], 1, 1)
     move[..., :dim, :dim] *= scale
     move[..., :dim, dim:] = -scale * mean.mT
     return scale * (points - mean), move

@@ -45,7 +45,7 @@ class Transform(nn.Module):
         return self.displacement_at(theta, points.unsqueeze(0))
 
     def jacobian_at(self, theta: Tensor, points: Tensor) -> Tensor:
-        points = points.expand(theta.shape[0], -1, -1)
+        points = points.expand(theta.shape[0], -1, -1).contiguous()
         columns = []
         for axis in range(self.dim):
             step = torch.zeros_like(points)
@@ -179,20 +179,14 @@ class Transform(nn.Module):
                 f"{points.shape[0]}"
             )
         dtype = torch.promote_types(theta.dtype, points.dtype)
-        return theta.to(dtype).expand(max(theta.shape[0], len(points)), -1), points.to(dtype)
+        return theta.to(dtype).expand(max(theta.shape[0], points.shape[0]), -1), points.to(dtype)
 
     def _hide_invalid(self, theta: Tensor, points: Tensor, values: Tensor) -> Tensor:
         valid = self.valid_at(theta, points.unsqueeze(0))
         return values if valid is None else torch.where(valid.unsqueeze(-1), values, torch.nan)
 
     def _apply(self, fn, recurse=True):
-        before = dict(self._buffers)
-        super()._apply(fn, recurse)
-        for name, constant in before.items():
-            moved = self._buffers[name]
-            if constant is not None and moved is not None and moved.dtype != constant.dtype:
-                self._buffers[name] = constant.to(moved.device)
-        return self
+        return super()._apply(lambda tensor: tensor.to(fn(tensor).device), recurse)
 
     def extra_repr(self) -> str:
         return f"dim={self.dim}"

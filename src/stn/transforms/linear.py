@@ -32,7 +32,9 @@ class Translation(LinearTransform):
         super().__init__(dim, dim)
 
     def offset(self, theta: Tensor) -> Tensor:
-        return torch.cat([theta.new_zeros(len(theta), self.dim, self.dim), theta[..., None]], -1)
+        return torch.cat(
+            [theta.new_zeros(theta.shape[0], self.dim, self.dim), theta[..., None]], -1
+        )
 
     def theta_of(self, matrix: Tensor) -> Tensor:
         return matrix[..., -1]

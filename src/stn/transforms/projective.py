@@ -22,7 +22,7 @@ class Projective(MatrixTransform):
         super().__init__(dim, (dim + 1) ** 2 - 1)
 
     def offset(self, theta: Tensor) -> Tensor:
-        last = theta.new_zeros(len(theta), 1)
+        last = theta.new_zeros(theta.shape[0], 1)
         return torch.cat([theta, last], -1).unflatten(-1, (self.dim + 1, self.dim + 1))
 
     def theta_of(self, matrix: Tensor) -> Tensor:
