@@ -20,7 +20,7 @@ def full_precision(function: F) -> F:
 
     @functools.wraps(function)
     def run(*args, **kwargs):
-        for arg in args:
+        for arg in (*args, *kwargs.values()):
             if isinstance(arg, Tensor):
                 if torch.is_autocast_enabled(arg.device.type):
                     with torch.autocast(arg.device.type, enabled=False):

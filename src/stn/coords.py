@@ -2,11 +2,11 @@
 
 Normalised coordinates have their last axis in the order (x, y[, z]); sizes are in the order
 (H, W) or (D, H, W). With `align_corners=False` (the default everywhere) -1 and +1 are the outer
-edges of the corner pixels, with `align_corners=True` their centres. Pixel coordinates ("px") count
-from 0 at the centre of the first pixel. An axis of one pixel has its centre at 0 in both.
+edges of the corner pixels, with `align_corners=True` their centres. An axis of one pixel has its
+centre at 0 in both. Pixel coordinates ("px") count from 0 at the centre of the first pixel and are
+float64 everywhere: in a normalised float32 grid the identity of a large image is not the identity.
 """
 
-import math
 from collections.abc import Sequence
 
 import torch
@@ -19,9 +19,12 @@ def _axes(size: Sequence[int], like: Tensor) -> Tensor:
 
 
 def _mesh(axes: Sequence[Tensor]) -> Tensor:
-    """The row-major list (N, dim) of points whose coordinates run over axes (H, W) order."""
+    """The row-major list (N, dim) of points whose coordinates run over axes in (H, W) order.
+
+    In memory all x stand together, then all y: what follows is then plain vector arithmetic.
+    """
     mesh = torch.meshgrid(*axes, indexing="ij")
-    return torch.stack([m.flatten() for m in reversed(mesh)], dim=-1)
+    return torch.stack([m.flatten() for m in reversed(mesh)]).mT
 
 
 def _centres(n: int, align_corners: bool, device: torch.device | str | None) -> Tensor:
@@ -46,18 +49,22 @@ def lattice_points(lattice: Sequence[int]) -> Tensor:
     return target_points(lattice, align_corners=True, dtype=torch.float64)
 
 
+def shifted_pixels(
+    shift: Tensor, size: Sequence[int], input_size: Sequence[int], align_corners: bool
+) -> Tensor:
+    """Where target pixels read that are displaced by `shift` (B, N, dim), normalised: px."""
+    base = identity_pixels(size, input_size, align_corners, shift.device)
+    unit = (_axes(input_size, base) - (1 if align_corners else 0)) / 2
+    return torch.addcmul(base, shift.double(), unit)
+
+
 def identity_pixels(
     size: Sequence[int],
     input_size: Sequence[int],
     align_corners: bool,
-    dtype: torch.dtype,
     device: torch.device | str | None,
 ) -> Tensor:
-    """Where each target pixel reads under the identity, px (N, dim).
-
-    Computed in float64: exact integers when `size` equals `input_size`, at any size, which a
-    normalised float32 grid cannot represent.
-    """
+    """Where each target pixel reads under the identity, px (N, dim): integers if sizes agree."""
     axes = []
     for n_out, n_in in zip(size, input_size, strict=True):
         index = torch.arange(n_out, dtype=torch.float64, device=device)
@@ -67,39 +74,21 @@ def identity_pixels(
             axes.append(index * (n_in - 1) / (n_out - 1))
         else:
             axes.append(index + (n_in - 1) / 2)
-    return _mesh(axes).to(dtype)
-
-
-def pixels_per_unit(size: Sequence[int], align_corners: bool, like: Tensor) -> Tensor:
-    """Pixels per normalised unit along (x, y[, z])."""
-    return (_axes(size, like) - (1 if align_corners else 0)) / 2
+    return _mesh(axes)
 
 
 def to_pixels(points: Tensor, size: Sequence[int], align_corners: bool) -> Tensor:
     """Normalised points to px, by the formula and in the order of operations of grid_sample."""
+    points = points.double()
     n = _axes(size, points)
-    px = (points + 1) / 2 * (n - 1) if align_corners else ((points + 1) * n - 1) / 2
-    return keep_finite(px, points)
+    return (points + 1) / 2 * (n - 1) if align_corners else ((points + 1) * n - 1) / 2
 
 
-def to_normalized(px: Tensor, size: Sequence[int], align_corners: bool) -> Tensor:
-    """Inverse of `to_pixels`."""
+def to_normalized(
+    px: Tensor, size: Sequence[int], align_corners: bool, nudge: float = 0.0
+) -> Tensor:
+    """Inverse of `to_pixels`, plus `nudge`."""
     n = _axes(size, px)
     if align_corners:
-        return 2 * px / (n - 1).clamp(min=1) - (n > 1).to(px.dtype)
-    return (2 * px + 1) / n - 1
-
-
-def keep_finite(px: Tensor, source: Tensor) -> Tensor:
-    """Bound px where only the change of units overflowed: `source` finite means px finite."""
-    limit = torch.finfo(px.dtype).max / 4
-    bounded = px.clamp(-limit, limit)
-    return torch.where(source.isfinite(), bounded, math.nan)
-
-
-def shifted_pixels(
-    shift: Tensor, size: Sequence[int], input_size: Sequence[int], align_corners: bool
-) -> Tensor:
-    """The identity's pixels plus a normalised displacement (B, N, dim), px (B, N, dim)."""
-    base = identity_pixels(size, input_size, align_corners, shift.dtype, shift.device)
-    return keep_finite(base + shift * pixels_per_unit(input_size, align_corners, shift), shift)
+        return torch.addcmul(nudge - (n > 1).to(px.dtype), px, 2 / (n - 1).clamp(min=1))
+    return torch.addcmul(1 / n - 1 + nudge, px, 2 / n)

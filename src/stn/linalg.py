@@ -40,8 +40,9 @@ def rotation_minus_identity(angle: Tensor) -> Tensor:
     small = square < 1e-2
     t2 = torch.where(small, 1.0, square)
     t = t2.sqrt()
-    a = torch.where(small, _series(square, 1), t.sin() / t)
-    b = torch.where(small, _series(square, 2), 2 * (t / 2).sin().square() / t2)
+    near = torch.where(small, square, 0)  # the series overflows elsewhere, and so its gradient
+    a = torch.where(small, _series(near, 1), t.sin() / t)
+    b = torch.where(small, _series(near, 2), 2 * (t / 2).sin().square() / t2)
     x, y, z = angle.unbind(-1)
     zero = torch.zeros_like(x)
     k = torch.stack([zero, -z, y, z, zero, -x, -y, x, zero], dim=-1).unflatten(-1, (3, 3))
@@ -121,9 +122,9 @@ def least_squares(design: Tensor, values: Tensor, weights: Tensor) -> Tensor:
 def homography(target: Tensor, source: Tensor, weights: Tensor) -> Tensor:
     """The projective matrix (B, dim + 1, dim + 1) with source ~ H target, by normalised DLT.
 
-    Hartley (1997): both sets are moved to zero mean and RMS distance sqrt(dim) first.
+    Hartley (1997): both sets are moved to zero mean and RMS distance sqrt(dim) first, weighted.
     """
-    (x, move_x), (y, move_y) = _normalised(target), _normalised(source)
+    (x, move_x), (y, move_y) = _normalised(target, weights), _normalised(source, weights)
     dim = x.shape[-1]
     one = torch.ones_like(x[..., :1])
     hom = torch.cat([x, one], dim=-1) * weights.sqrt().unsqueeze(-1)
@@ -138,11 +139,14 @@ def homography(target: Tensor, source: Tensor, weights: Tensor) -> Tensor:
     return torch.linalg.solve(move_y, h @ move_x)
 
 
-def _normalised(points: Tensor) -> tuple[Tensor, Tensor]:
+def _normalised(points: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
     dim = points.shape[-1]
-    mean = points.mean(-2, keepdim=True)
-    scale = dim**0.5 / (points - mean).square().sum(-1).mean(-1).sqrt()[..., None, None]
-    move = torch.eye(dim + 1, dtype=points.dtype, device=points.device).repeat(points.shape[0], 1, 1)
+    w = (weights / weights.sum(-1, keepdim=True)).unsqueeze(-1)
+    mean = (w * points).sum(-2, keepdim=True)
+    scale = dim**0.5 / (w * (points - mean).square()).sum((-2, -1)).sqrt()[..., None, None]
+    move = torch.eye(dim + 1, dtype=points.dtype, device=points.device).repeat(
+        points.shape[0], 1, 1
+    )
     move[..., :dim, :dim] *= scale
     move[..., :dim, dim:] = -scale * mean.mT
     return scale * (points - mean), move

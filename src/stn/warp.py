@@ -55,7 +55,7 @@ def warp(
     Reference:
         Jaderberg et al., Spatial Transformer Networks, 2015, section 3.
     """
-    input_size = _check(input, transform.dim, repr(transform))
+    input_size = _check(input, repr(transform), transform.dim)
     size = input_size if size is None else check_size(size, transform.dim)
     check_floating(theta, "theta")
     many = theta.dim() == 3
@@ -96,9 +96,9 @@ def warp_matrix(
         >>> mirror = torch.tensor([[[-1.0, 0.0, 0.0], [0.0, 1.0, 0.0]]])
         >>> torch.testing.assert_close(stn.warp_matrix(image, mirror), image.flip(-1))
     """
-    dim = input.dim() - 2
+    input_size = _check(input, "a matrix")
+    dim = len(input_size)
     check_floating(matrix, "matrix")
-    input_size = _check(input, dim, "a matrix")
     if matrix.dim() != 3 or matrix.shape[1:] not in ((dim, dim + 1), (dim + 1, dim + 1)):
         raise ValueError(
             f"for input {shape_of(input)} the matrix must be (B, {dim}, {dim + 1}) or "
@@ -149,9 +149,9 @@ def warp_flow(
         >>> stn.warp_flow(image, flow).flatten().tolist()
         [1.0, 2.0, 3.0, 0.0]
     """
-    dim = input.dim() - 2
+    input_size = _check(input, "a flow")
+    dim = len(input_size)
     check_floating(flow, "flow")
-    input_size = _check(input, dim, "a flow")
     check_choice(unit, ("px", "normalized"), "unit")
     if flow.dim() != dim + 2 or flow.shape[-1] != dim:
         hint = ""
@@ -164,16 +164,16 @@ def warp_flow(
     size = tuple(flow.shape[1:-1])
     shift = widen(flow).flatten(1, -2)
     if unit == "px":
-        base = coords.identity_pixels(size, input_size, align_corners, shift.dtype, shift.device)
-        px = coords.keep_finite(base + shift, shift)
+        px = coords.identity_pixels(size, input_size, align_corners, shift.device) + shift
     else:
         px = coords.shifted_pixels(shift, size, input_size, align_corners)
     return sample(input, px.unflatten(1, size), mode, padding_mode, align_corners, fill, backend)
 
 
-def _check(input: Tensor, dim: int, owner: str) -> tuple[int, ...]:
+def _check(input: Tensor, owner: str, dim: int | None = None) -> tuple[int, ...]:
+    """The image's spatial size; `dim` axes where that is given, else 2 or 3."""
     check_floating(input, "input")
-    if input.dim() != dim + 2 or dim not in (2, 3):
-        axes = "(B, C, D, H, W)" if dim == 3 else "(B, C, H, W)"
-        raise ValueError(f"{owner} warps images of shape {axes}, got {shape_of(input)}")
+    if input.dim() - 2 not in ((2, 3) if dim is None else (dim,)):
+        axes = {2: "(B, C, H, W)", 3: "(B, C, D, H, W)", None: "(B, C, H, W) or (B, C, D, H, W)"}
+        raise ValueError(f"{owner} warps images of shape {axes[dim]}, got {shape_of(input)}")
     return tuple(input.shape[2:])

@@ -219,7 +219,7 @@ def run_localization(localization: nn.Module, x: Tensor) -> Tensor:
     if not isinstance(features, Tensor) or features.dim() != 2 or features.shape[0] != x.shape[0]:
         got = shape_of(features) if isinstance(features, Tensor) else type(features).__name__
         raise ValueError(
-            f"localization must map {shape_of(x)} to features of shape ({x.shape[0]}, F), got {got}; "
+            f"localization must return ({x.shape[0]}, F) features for {shape_of(x)}, got {got}; "
             "end it with nn.Flatten()"
         )
     return features

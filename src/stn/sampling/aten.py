@@ -13,6 +13,8 @@ from torch import Tensor
 from .. import coords
 from . import padding
 
+FAR = 1e4  # normalised: outside any image, and an index that fits an integer
+NUDGE = 16 * torch.finfo(torch.float64).eps
 PADDING = {"zeros": "zeros", "fill": "zeros", "border": "border", "reflection": "reflection"}
 
 
@@ -34,15 +36,18 @@ def sample(
 ) -> Tensor:
     """As `reference.sample`."""
     size, dim = input.shape[2:], px.shape[-1]
-    px = px.double()
-    folded = []
-    for axis in range(dim):
-        x, n = px[..., axis], size[-1 - axis]
-        x = padding.fold(x, n, padding_mode, align_corners, margin=2)
-        # Rounded here, ties are those of px and not of its round trip; the gradient is zero.
-        x = x.round() if mode == "nearest" else x + 8 * torch.finfo(x.dtype).eps * n
-        folded.append(x)
-    grid = coords.to_normalized(torch.stack(folded, -1), size, align_corners)
+    if padding_mode == "reflection":
+        fold = padding.fold
+        axes = [
+            fold(x, n, padding_mode, align_corners, margin=2)
+            for x, n in zip(px.unbind(-1), reversed(size), strict=True)
+        ]
+        px = torch.stack(axes, -1)
+    else:  # only reflection cares, and align_corners=True has no unit on an axis of one pixel
+        align_corners = False
+    # Rounded here, ties are those of px and not of its round trip; the gradient is zero.
+    px = px.round() if mode == "nearest" else px
+    grid = coords.to_normalized(px, size, align_corners, NUDGE).clamp(-FAR, FAR)
     image = input.double()
     offset = fill.double().view(-1, *[1] * dim)
     if padding_mode == "fill":

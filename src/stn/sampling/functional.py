@@ -11,6 +11,7 @@ from .._checks import check_choice, check_floating, full_precision, shape_of, wi
 from . import dispatch, kernels, padding
 
 Fill = float | Tensor
+OUTSIDE_PX = -1e9
 
 
 @full_precision
@@ -93,14 +94,21 @@ def sample(
     shared = input.shape[0] == 1 and batch > 1
     image = input if input.shape[0] in (1, batch) else input.expand(batch, *input.shape[1:])
     flat = px if shared or px.shape[0] == batch else px.expand(batch, *px.shape[1:])
-    flat = flat.reshape(1 if shared else batch, -1, dim)
+    points = math.prod(px.shape[1:-1]) * (batch if shared else 1)
+    flat = flat.reshape(1 if shared else batch, points, dim)
 
-    finite = flat.isfinite().all(-1)
-    flat = torch.where(finite.unsqueeze(-1), flat, 0)
+    # Where outside reads `fill` anyway, NaN need only be moved there; infinite points are there.
+    moved = padding_mode == "fill" or (padding_mode == "zeros" and _is_zero(fill))
+    finite = None if moved else flat.isfinite().all(-1, keepdim=True)
+    if finite is None:
+        flat = torch.where(flat == flat, flat, OUTSIDE_PX)
+    else:
+        flat = torch.where(finite, flat, 0)
     filling = _check_fill(fill, image)
     call = dispatch.Call(dim, mode, padding_mode, image.numel() == 0 or flat.numel() == 0)
     out = dispatch.choose(call, backend)(image, flat, mode, padding_mode, align_corners, filling)
-    out = torch.where(finite.unsqueeze(1), out, filling.to(out.dtype).unsqueeze(-1))
+    if finite is not None:
+        out = torch.where(finite.mT, out, filling.to(out.dtype).unsqueeze(-1))
 
     lead = (batch, px.shape[1]) if many else (batch,)
     out = out.view(out.shape[0], channels, *(lead if shared else lead[1:]), *target)
@@ -149,6 +157,10 @@ def _check_fill(fill: Fill, image: Tensor) -> Tensor:
     if not math.isfinite(fill):
         raise ValueError(f"fill must be finite, got {fill!r}; warp a mask to mark what is outside")
     return torch.full((1,), fill, dtype=torch.float64, device=image.device)
+
+
+def _is_zero(fill: Fill) -> bool:
+    return not isinstance(fill, Tensor) and fill == 0
 
 
 def _layout(input: Tensor) -> torch.memory_format:

@@ -40,7 +40,7 @@ class Transform(nn.Module):
         return None
 
     def grid_displacement(self, theta: Tensor, size: tuple[int, ...], align: bool) -> Tensor:
-        """Displacement at all pixel centres of an image of `size`; a place for caches."""
+        """Displacement (B, N, dim) at all pixel centres of `size`, where it can be had faster."""
         points = coords.target_points(size, align, theta.dtype, theta.device)
         return self.displacement_at(theta, points.unsqueeze(0))
 
@@ -111,7 +111,7 @@ class Transform(nn.Module):
         theta, _ = self._checked(theta, None)
         size = check_size(size, self.dim)
         points = coords.target_points(size, align_corners, theta.dtype, theta.device)
-        source = points + self.grid_displacement(theta, size, align_corners)
+        source = points + self.grid_displacement(theta, size, align_corners).to(theta.dtype)
         return self._hide_invalid(theta, points, source).unflatten(1, size)
 
     @full_precision
@@ -122,10 +122,7 @@ class Transform(nn.Module):
         input_size: tuple[int, ...],
         align_corners: bool = False,
     ) -> Tensor:
-        """Where every output pixel reads an input of `input_size`: (B, N, dim) in input pixels.
-
-        The identity part is computed in float64, so that the identity stays the identity.
-        """
+        """Where every output pixel reads an input of `input_size`: (B, N, dim), px, float64."""
         theta, _ = self._checked(theta, None)
         shift = self.grid_displacement(theta, size, align_corners)
         points = coords.target_points(size, align_corners, theta.dtype, theta.device)
@@ -165,7 +162,17 @@ class Transform(nn.Module):
             ) from None
         if bool((weights < 0).any()) or not bool((weights > 0).any(-1).all()):
             raise ValueError("weights must not be negative, nor all zero")
-        return self.fit_to(target, source, weights)
+        try:
+            theta = self.fit_to(target, source, weights)
+            determined = bool(theta.isfinite().all())
+        except torch.linalg.LinAlgError:
+            determined = False
+        if not determined:
+            raise ValueError(
+                f"these {target.shape[1]} points do not determine {self!r}; give more of them, "
+                "finite and not all in one place"
+            )
+        return theta
 
     def _checked(self, theta: Tensor, points: Tensor | None) -> tuple[Tensor, Tensor]:
         check_theta(theta, self.num_params, repr(self))
@@ -179,7 +186,8 @@ class Transform(nn.Module):
                 f"{points.shape[0]}"
             )
         dtype = torch.promote_types(theta.dtype, points.dtype)
-        return theta.to(dtype).expand(max(theta.shape[0], points.shape[0]), -1), points.to(dtype)
+        batch = points.shape[0] if theta.shape[0] == 1 else theta.shape[0]
+        return theta.to(dtype).expand(batch, -1), points.to(dtype)
 
     def _hide_invalid(self, theta: Tensor, points: Tensor, values: Tensor) -> Tensor:
         valid = self.valid_at(theta, points.unsqueeze(0))

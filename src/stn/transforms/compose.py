@@ -57,5 +57,5 @@ class Compose(Transform):
             points = part.inverse_at(own, points)
         return points
 
-    def extra_repr(self) -> str:
-        return ""
+    def __repr__(self) -> str:
+        return f"Compose({', '.join(map(repr, self.parts))})"

@@ -20,8 +20,10 @@ def newton_inverse(
     inside the graph, from the solution, have the derivatives of the implicit function up to third
     order: each step doubles the order of agreement.
     """
-    with torch.no_grad():
-        solution = _solve(function, jacobian, values)
+    with torch.no_grad():  # detached too, because forward-mode derivatives pass through no_grad
+        solution = _solve(
+            lambda p: function(p).detach(), lambda p: jacobian(p).detach(), values.detach()
+        )
     failed = ~solution.isfinite().all(-1, keepdim=True)
     solution = torch.where(failed, 0.0, solution)
     for _ in range(2):
@@ -38,8 +40,6 @@ def _newton_step(jacobian: Tensor, residual: Tensor) -> Tensor:
 def _solve(
     function: Callable[[Tensor], Tensor], jacobian: Callable[[Tensor], Tensor], values: Tensor
 ) -> Tensor:
-    values = values.detach()
-
     def error_at(points: Tensor) -> Tensor:
         return (function(points) - values).norm(dim=-1, keepdim=True)
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from .. import linalg
+from .. import coords, linalg
 from .base import MatrixTransform
 
 
@@ -14,6 +14,13 @@ class LinearTransform(MatrixTransform):
 
     def displacement_at(self, theta: Tensor, points: Tensor) -> Tensor:
         return linalg.apply_affine(self.offset(theta), points)
+
+    def grid_displacement(self, theta: Tensor, size: tuple[int, ...], align: bool) -> Tensor:
+        # One product for the whole batch; in float64 it is never rounded to TF32.
+        points = coords.target_points(size, align, torch.float64, theta.device)
+        rows = self.offset(theta).double().flatten(0, 1)
+        moved = torch.addmm(rows[:, -1:], rows[:, :-1], points.mT)
+        return moved.unflatten(0, (-1, self.dim)).mT
 
     def jacobian_at(self, theta: Tensor, points: Tensor) -> Tensor:
         linear = self.matrix(theta)[..., : self.dim]

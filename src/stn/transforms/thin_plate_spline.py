@@ -14,7 +14,7 @@ class ThinPlateSpline(Transform):
     """The smoothest map that moves each control point by its row of theta.
 
     source = target + sum_k L_k(target) theta_k, theta (K, dim) row-major, one displacement per node
-    of a lattice that spans [-1, 1]. The L_k interpolate with the kernel r^2 log r (in 3-D: r) plus
+    of a lattice that spans [-1, 1]. The L_k interpolate with the kernel r^2 log r (in 3-D: -r) plus
     an affine part; everything the lattice fixes is solved once, here.
 
     Args:
@@ -89,9 +89,12 @@ class ThinPlateSpline(Transform):
 
 
 def _kernel(points: Tensor, nodes: Tensor) -> Tensor:
-    """U(r) (…, N, K): r^2 log r in 2-D, r in 3-D, where they are the fundamental solutions."""
+    """U(r) (…, N, K): r^2 log r in 2-D, -r in 3-D: positive definite beside the affine part.
+
+    These are the fundamental solutions; with this sign a positive `regularization` smooths.
+    """
     square = (points.unsqueeze(-2) - nodes).square().sum(-1)
     apart = square > 0
     square = torch.where(apart, square, 1)
-    value = square * square.log() / 2 if points.shape[-1] == 2 else square.sqrt()
+    value = square * square.log() / 2 if points.shape[-1] == 2 else -square.sqrt()
     return torch.where(apart, value, 0)

@@ -1,0 +1,69 @@
+"""The paper's base classifiers, sized by a parameter budget."""
+
+from collections.abc import Callable
+
+import torch
+from torch import nn
+
+
+def fcn(shape: tuple[int, int, int], classes: int, width: int, batch_norm: bool) -> nn.Sequential:
+    """fc - fc - fc: two hidden layers of `width` units with ReLU."""
+    channels, height, wide = shape
+    norm = [nn.BatchNorm1d(width)] if batch_norm else []
+    again = [nn.BatchNorm1d(width)] if batch_norm else []
+    return nn.Sequential(
+        nn.Flatten(),
+        nn.Linear(channels * height * wide, width),
+        *norm,
+        nn.ReLU(),
+        nn.Linear(width, width),
+        *again,
+        nn.ReLU(),
+        nn.Linear(width, classes),
+    )
+
+
+def cnn(shape: tuple[int, int, int], classes: int, width: int, batch_norm: bool) -> nn.Sequential:
+    """conv 9x9 - maxpool 2 - conv 7x7 - maxpool 2 - fc, `width` filters each, no padding.
+
+    Pooling rounds up: with a 21 x 21 input (RTS after its 2x average pool) nothing else exists.
+    """
+    channels, *size = shape
+    if min(size) < 21:
+        raise ValueError(f"cnn needs images of at least 21 x 21, got {tuple(size)}")
+    height, wide = (-(-(-(-(n - 8) // 2) - 6) // 2) for n in size)
+    norm = [nn.BatchNorm2d(width)] if batch_norm else []
+    again = [nn.BatchNorm2d(width)] if batch_norm else []
+    return nn.Sequential(
+        nn.Conv2d(channels, width, 9),
+        *norm,
+        nn.ReLU(),
+        nn.MaxPool2d(2, ceil_mode=True),
+        nn.Conv2d(width, width, 7),
+        *again,
+        nn.ReLU(),
+        nn.MaxPool2d(2, ceil_mode=True),
+        nn.Flatten(),
+        nn.Linear(width * height * wide, classes),
+    )
+
+
+def count_parameters(model: nn.Module) -> int:
+    """Number of trainable values."""
+    return sum(p.numel() for p in model.parameters() if p.requires_grad)
+
+
+def widest(build: Callable[[int], nn.Module], budget: int, limit: int) -> nn.Module:
+    """The widest model of at most `budget` parameters and `limit` width."""
+
+    def cost(width: int) -> int:
+        with torch.device("meta"):
+            return count_parameters(build(width))
+
+    low, high = 0, limit
+    while low < high:
+        middle = (low + high + 1) // 2
+        low, high = (middle, high) if cost(middle) <= budget else (low, middle - 1)
+    if low == 0:
+        raise ValueError(f"a budget of {budget} parameters is too small: width 1 takes {cost(1)}")
+    return build(low)

@@ -1,0 +1,66 @@
+"""A run and a published model are the same kind of folder: config.json + model.safetensors."""
+
+import json
+from dataclasses import fields
+from pathlib import Path
+
+from torch import Tensor, nn
+
+from .stn2015 import NetSpec, build_model
+
+
+def load_model(folder: str | Path) -> nn.Module:
+    """The network of a run or of a published model, in eval mode.
+
+    It takes float images in [0, 1] on the canvas of its training and returns logits. Nothing is
+    unpickled.
+
+    Args:
+        folder: holds config.json (with the network's specification under "net") and
+            model.safetensors.
+
+    Raises:
+        ValueError: a file is missing or damaged, or they do not belong together.
+    """
+    folder = Path(folder)
+    model = build_model(read_spec(folder))
+    state = read_tensors(folder / "model.safetensors")
+    try:
+        model.load_state_dict(state)
+    except RuntimeError as error:
+        reason = str(error).splitlines()[0]
+        raise ValueError(
+            f"{folder}: model.safetensors does not fit config.json ({reason})"
+        ) from None
+    return model.eval()
+
+
+def read_spec(folder: Path) -> NetSpec:
+    """The specification in config.json."""
+    path = folder / "config.json"
+    try:
+        net = json.loads(path.read_text())["net"]
+        known = {field.name for field in fields(NetSpec)}
+        values = {name: value for name, value in net.items() if name in known}
+        return NetSpec(**{**values, "shape": tuple(values["shape"])})
+    except FileNotFoundError:
+        raise ValueError(
+            f"{folder} is not a run or a model: it holds no config.json; see `stn list`"
+        ) from None
+    except (KeyError, TypeError, AttributeError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise ValueError(f"{path} is damaged: {type(error).__name__} {error}") from None
+
+
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """The tensors of a safetensors file, or a ValueError that says what is wrong with it."""
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    if not path.exists():
+        raise ValueError(f"{path} is missing: the run has not finished; `stn train` resumes it")
+    try:
+        return load_file(path)
+    except (SafetensorError, ValueError, OSError) as error:
+        raise ValueError(
+            f"{path} is damaged ({error}); delete it and train again, or fetch it again"
+        ) from None

@@ -1,0 +1,16 @@
+"""Training on Accelerate: configuration, loop, checkpoints."""
+
+from .checkpoint import CheckpointError, write_atomically, write_json, write_tensors
+from .config import TrainingConfig
+from .loop import Interrupted, Trained, train
+
+__all__ = [
+    "CheckpointError",
+    "Interrupted",
+    "Trained",
+    "TrainingConfig",
+    "train",
+    "write_atomically",
+    "write_json",
+    "write_tensors",
+]
