@@ -20,8 +20,13 @@ $(STAMP): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --editable '.[dev]'
 	@touch $(STAMP)
 
+DEMO := runs/mnist-tc_fcn_quick_0 runs/mnist-tc_st-fcn-affine_quick_0
+
 demo: setup
-	$(BIN)/python examples/demo.py
+	$(BIN)/stn data mnist
+	$(BIN)/stn train mnist-tc --model fcn
+	$(BIN)/stn train mnist-tc --model st-fcn-affine
+	$(BIN)/stn report $(DEMO) --output runs/demo/report.html
 
 lint: setup
 	$(BIN)/ruff check .

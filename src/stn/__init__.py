@@ -1,6 +1,7 @@
 """stn: spatial transformer networks for PyTorch."""
 
 from . import nn
+from .models import load_model
 from .nn import Cascade, ParallelTransformers, SpatialTransformer, WarpResult, param_groups
 from .sampling import grid_sample
 from .transforms import (
@@ -31,6 +32,7 @@ __all__ = [
     "Translation",
     "WarpResult",
     "grid_sample",
+    "load_model",
     "nn",
     "param_groups",
     "warp",

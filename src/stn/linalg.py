@@ -36,6 +36,7 @@ def rotation_minus_identity(angle: Tensor) -> Tensor:
     if angle.shape[-1] == 1:
         sin, versine = angle.sin(), -2 * (angle / 2).sin().square()
         return torch.stack([versine, -sin, sin, versine], dim=-1).unflatten(-1, (2, 2)).squeeze(-3)
+    angle = angle.clamp(-1e18, 1e18)  # the square must not overflow, nor its gradient be NaN
     square = angle.square().sum(-1)[..., None, None]
     small = square < 1e-2
     t2 = torch.where(small, 1.0, square)

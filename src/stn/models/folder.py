@@ -35,20 +35,33 @@ def load_model(folder: str | Path) -> nn.Module:
     return model.eval()
 
 
-def read_spec(folder: Path) -> NetSpec:
-    """The specification in config.json."""
+def read_config(folder: Path) -> dict:
+    """The contents of config.json, or a ValueError that says what is wrong with it."""
     path = folder / "config.json"
     try:
-        net = json.loads(path.read_text())["net"]
-        known = {field.name for field in fields(NetSpec)}
-        values = {name: value for name, value in net.items() if name in known}
-        return NetSpec(**{**values, "shape": tuple(values["shape"])})
+        config = json.loads(path.read_text())
+        if not isinstance(config, dict):
+            raise ValueError("it is not an object")
+        return config
     except FileNotFoundError:
         raise ValueError(
             f"{folder} is not a run or a model: it holds no config.json; see `stn list`"
         ) from None
-    except (KeyError, TypeError, AttributeError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise ValueError(f"{path} is damaged: {type(error).__name__} {error}") from None
+    except ValueError as error:
+        raise ValueError(f"{path} is damaged: {error}") from None
+
+
+def read_spec(folder: Path) -> NetSpec:
+    """The network's specification, under "net" in config.json."""
+    try:
+        net = read_config(folder)["net"]
+        known = {field.name for field in fields(NetSpec)}
+        values = {name: value for name, value in net.items() if name in known}
+        return NetSpec(**{**values, "shape": tuple(values["shape"])})
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ValueError(
+            f'{folder / "config.json"} has no network under "net": {type(error).__name__} {error}'
+        ) from None
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:

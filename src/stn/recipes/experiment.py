@@ -6,7 +6,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
 from .. import __version__
 from ..data import DigitStream, FrozenSet, Splits, frozen_set
@@ -78,7 +77,7 @@ def run_experiment(
     stream = DigitStream(
         *splits.train, experiment.distortion, training.batch_size, training.seed, device
     )
-    held_out = _frozen(experiment, splits, splits.held_out, 0, device)
+    held_out = frozen_digits(experiment.distortion, splits, "held-out", 0, device)
     trained = train(
         model,
         stream.batch,
@@ -92,7 +91,7 @@ def run_experiment(
 
     errors, pose = [], None
     for repeat in range(experiment.test_repeats):
-        test = _frozen(experiment, splits, splits.test, repeat, device)
+        test = frozen_digits(experiment.distortion, splits, "test", repeat, device)
         errors.append(error_percent(model, test.images, test.labels))
         pose = pose or _pose(model, test)
     results = {
@@ -120,18 +119,14 @@ def run_experiment(
     return results
 
 
-def test_images(experiment: Experiment, splits: Splits) -> FrozenSet:
-    """The first frozen distortion of the test digits, to look at."""
-    return _frozen(experiment, splits, splits.test, 0, torch.device("cpu"))
-
-
-def _frozen(
-    experiment: Experiment, splits: Splits, part: tuple[Tensor, Tensor], repeat: int, device
+def frozen_digits(
+    distortion: str, splits: Splits, part: str, repeat: int, device: torch.device | str = "cpu"
 ) -> FrozenSet:
-    images, labels = part[0].to(device), part[1].to(device)
+    """Frozen distortion number `repeat` of the "held-out" or the "test" digits."""
+    images, labels = splits.test if part == "test" else splits.held_out
     pool = splits.train.images.to(device)
-    seed = FROZEN_SEED + (part is splits.held_out)
-    return frozen_set(images, labels, experiment.distortion, seed, repeat, pool)
+    seed = FROZEN_SEED + (part == "held-out")
+    return frozen_set(images.to(device), labels.to(device), distortion, seed, repeat, pool)
 
 
 def _pose(model: Network, test: FrozenSet) -> dict:

@@ -21,10 +21,9 @@ def sample(
     """
     size = input.shape[2:]
     dtype = torch.promote_types(torch.promote_types(input.dtype, torch.float32), px.dtype)
-    image = input.to(dtype).flatten(2)
-    outside = (
-        fill.to(dtype)[:, None] if padding_mode == "fill" else torch.zeros_like(fill[:1, None])
-    )
+    # Under "fill" the image is sampled as its rise over it, so that far outside is exactly `fill`.
+    level = fill.to(dtype)[:, None] if padding_mode == "fill" else 0
+    image = input.to(dtype).flatten(2) - level
     axes = [
         _taps(px[..., -1 - axis].to(dtype), n, mode, padding_mode, align_corners)
         for axis, n in enumerate(size)
@@ -38,9 +37,9 @@ def sample(
         weight = math.prod((w for _, _, w in corner[1:]), start=corner[0][2])
         for _, inside, _ in corner:
             if inside is not None:
-                value = torch.where(inside.unsqueeze(1), value, outside.to(dtype))
+                value = torch.where(inside.unsqueeze(1), value, 0)
         out = out + weight.unsqueeze(1) * value
-    return out.to(input.dtype)
+    return (out + level).to(input.dtype)
 
 
 def _taps(

@@ -33,7 +33,7 @@ class Trained(NamedTuple):
     seconds: float
 
 
-class Interrupted(Exception):
+class Interrupted(KeyboardInterrupt):
     """Ctrl-C: the checkpoint is written, the same command goes on from there."""
 
 

@@ -124,7 +124,12 @@ class Transform(nn.Module):
     ) -> Tensor:
         """Where every output pixel reads an input of `input_size`: (B, N, dim), px, float64."""
         theta, _ = self._checked(theta, None)
+        # A row that is not finite is lost whole, and kept out of the formulas: they would turn its
+        # zero gradient into NaN.
+        lost = ~theta.isfinite().all(-1, keepdim=True)
+        theta = theta.masked_fill(lost, 0)
         shift = self.grid_displacement(theta, size, align_corners)
+        shift = shift.masked_fill(lost.unsqueeze(-1), torch.nan)
         points = coords.target_points(size, align_corners, theta.dtype, theta.device)
         shift = self._hide_invalid(theta, points, shift)
         return coords.shifted_pixels(shift, size, input_size, align_corners)
@@ -164,10 +169,9 @@ class Transform(nn.Module):
             raise ValueError("weights must not be negative, nor all zero")
         try:
             theta = self.fit_to(target, source, weights)
-            determined = bool(theta.isfinite().all())
-        except torch.linalg.LinAlgError:
-            determined = False
-        if not determined:
+        except torch.linalg.LinAlgError:  # pyright: ignore[reportPrivateImportUsage]
+            theta = None
+        if theta is None or not bool(theta.isfinite().all()):
             raise ValueError(
                 f"these {target.shape[1]} points do not determine {self!r}; give more of them, "
                 "finite and not all in one place"

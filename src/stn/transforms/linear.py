@@ -8,6 +8,8 @@ from torch import Tensor
 from .. import coords, linalg
 from .base import MatrixTransform
 
+MAX_LOG_SCALE = 80.0  # exp of more overflows float32, and its zero gradient times inf is NaN
+
 
 class LinearTransform(MatrixTransform):
     """A matrix family without a horizon: source = (I + L) target + t, offset = [L | t]."""
@@ -69,7 +71,7 @@ class Attention(LinearTransform):
     def offset(self, theta: Tensor) -> Tensor:
         shift = theta[..., -self.dim :]
         if self.scale is None:
-            growth = theta[..., 0].expm1()
+            growth = theta[..., 0].clamp(max=MAX_LOG_SCALE).expm1()
         else:
             growth = torch.full_like(shift[..., 0], self.scale - 1)
         linear = growth[..., None, None] * _eye(self.dim, theta)
@@ -124,7 +126,7 @@ class Similarity(LinearTransform):
         angle, shift = theta[..., -self.dim - self.num_angles : -self.dim], theta[..., -self.dim :]
         linear = linalg.rotation_minus_identity(angle)
         if self.has_scale:
-            log_scale = theta[..., 0, None, None]
+            log_scale = theta[..., 0, None, None].clamp(max=MAX_LOG_SCALE)
             linear = log_scale.exp() * linear + log_scale.expm1() * _eye(self.dim, theta)
         if self.aspect is not None:
             extents = self._extents(theta)

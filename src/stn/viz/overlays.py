@@ -1,0 +1,217 @@
+"""Example images: where a transformer looked, what it made of it, and what was read there."""
+
+import io
+import itertools
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from .. import coords
+from ..evaluation import logits_of
+from ..nn import WarpResult
+from ..training.checkpoint import write_atomically
+from .pictures import displayable, margin_for, polylines
+
+COLUMNS = 10
+RIGHT, WRONG, REGION = "#1a1c1e", "#b3261e", "#ffb000"
+
+
+class Examples(NamedTuple):
+    """Images that a classifier has read, on the CPU.
+
+    inputs: (N, H, W) or (N, C, H, W), in [0, 1].
+    outputs: of the transformer, (N, h, w) or (N, C, h, w); the inputs for a net without one.
+    grids: where the outputs were read, (N, h, w, 2), normalised; None without a transformer.
+    labels, predictions: true and most likely classes (N,).
+    confidence: probability (N,) of the prediction.
+    align_corners: what +-1 means in `grids`.
+    """
+
+    inputs: Tensor
+    outputs: Tensor
+    grids: Tensor | None
+    labels: Tensor
+    predictions: Tensor
+    confidence: Tensor
+    align_corners: bool = False
+
+
+@torch.no_grad()
+def collect_examples(model: nn.Module, images: Tensor, labels: Tensor, count: int) -> Examples:
+    """Run `model` on all images and keep `count`: the first half of them the first images, the rest
+    the worst mistakes.
+
+    The worst mistakes have the lowest probability of the true class. If there are too few, more of
+    the first images take their place. The choice is a function of the arguments alone.
+
+    Args:
+        model: a classifier; its attribute `transformer`, if it has one that is not None, is the
+            layer to look at.
+        images: (N, C, H, W) in [0, 1], on the model's device.
+        labels: (N,) whole numbers.
+        count: how many examples, at least 1; N if there are fewer images.
+
+    Raises:
+        ValueError: no images or `count` below 1; a transformer that is not 2-D or makes several
+            outputs per image.
+    """
+    if count < 1 or len(images) < 1:
+        raise ValueError(f"count and images must be at least 1, got {count} and {len(images)}")
+    probabilities = logits_of(model, images).softmax(-1)
+    confidence, predictions = probabilities.max(-1)
+    truth = probabilities.gather(1, labels.to(probabilities.device).unsqueeze(1)).squeeze(1)
+    chosen = torch.tensor(_choose(truth, predictions.cpu() != labels.cpu(), count))
+    inputs = images[chosen.to(images.device)]
+    seen = _inspect(model, inputs)
+    return Examples(
+        inputs.cpu(),
+        inputs.cpu() if seen is None else seen.output.cpu(),
+        None if seen is None else seen.grid.cpu(),
+        labels.cpu()[chosen],
+        predictions.cpu()[chosen],
+        confidence.cpu()[chosen],
+        seen is not None and seen.align_corners,
+    )
+
+
+@torch.no_grad()
+def mean_images(
+    model: nn.Module, images: Tensor, batch_size: int = 1000
+) -> tuple[Tensor, Tensor | None]:
+    """Mean over images (N, C, H, W) and channels before and after the model's transformer.
+
+    Returns:
+        (H, W), and (h, w) or None for a model without a transformer.
+    """
+    before = images.mean((0, 1)).cpu()
+    total = None
+    for chunk in images.split(batch_size):
+        seen = _inspect(model, chunk)
+        if seen is None:
+            return before, None
+        part = seen.output.float().mean(1).sum(0)
+        total = part if total is None else total + part
+    return before, None if total is None else (total / len(images)).cpu()
+
+
+def region_outline(grid: Tensor, size: Sequence[int], align_corners: bool = False) -> Tensor:
+    """The border of the region that a grid reads, as a closed line.
+
+    Args:
+        grid: (h, w, 2), normalised.
+        size: (H, W) of the image that it reads.
+        align_corners: what +-1 means in the grid.
+
+    Returns:
+        Points (M, 2), px, the last equal to the first; the line starts at the output's top left
+        corner and runs along its top edge. Not finite where the grid is not.
+
+    Example:
+        >>> import stn.viz
+        >>> grid = stn.Affine().grid(torch.zeros(1, 6), (3, 4))[0]
+        >>> outline = stn.viz.region_outline(grid, (3, 4))
+        >>> outline.amin(0).tolist(), outline.amax(0).tolist()
+        ([0.0, 0.0], [3.0, 2.0])
+    """
+    px = coords.to_pixels(grid, size, align_corners)
+    top, right = px[0, :-1], px[:-1, -1]
+    bottom, left = px[-1, 1:].flip(0), px[1:, 0].flip(0)
+    return torch.cat([top, right, bottom, left, px[:1, 0]])
+
+
+def outlines_of(examples: Examples) -> Tensor | None:
+    """`region_outline` of all examples, (N, M, 2); None without a transformer."""
+    if examples.grids is None:
+        return None
+    size = tuple(examples.inputs.shape[-2:])
+    lines = [region_outline(grid, size, examples.align_corners) for grid in examples.grids]
+    return torch.stack(lines)
+
+
+def draw_examples(examples: Examples, path: Path, title: str) -> None:
+    """Write a PNG: each example a column, the input with the region above, the output below.
+
+    The dot marks the corner that becomes the output's top left. Mistakes are red.
+    """
+    from matplotlib.figure import Figure
+
+    count = len(examples.labels)
+    size = tuple(examples.inputs.shape[-2:])
+    outlines = outlines_of(examples)
+    margin = 0.0 if outlines is None else margin_for(outlines, size)
+    deep = 1 if outlines is None else 2
+    columns = min(count, COLUMNS)
+    blocks = -(-count // COLUMNS)
+    figure = Figure(
+        figsize=(max(1.15 * columns, 4), blocks * (1.15 * deep + 0.45) + 0.4), layout="constrained"
+    )
+    figure.suptitle(title, fontsize=11)
+    axes = figure.subplots(blocks * deep, columns, squeeze=False)
+    for axis in axes.flat:
+        axis.set_axis_off()
+    for i in range(count):
+        block, column = divmod(i, COLUMNS)
+        above = axes[block * deep, column]
+        above.imshow(displayable(examples.inputs[i]), cmap="gray", vmin=0, vmax=255)
+        true, read = int(examples.labels[i]), int(examples.predictions[i])
+        text = f"{true}" if true == read else f"{true}, read as {read}"
+        above.set_title(
+            f"{text}\n{100 * float(examples.confidence[i]):.0f} %",
+            fontsize=8,
+            color=RIGHT if true == read else WRONG,
+        )
+        if outlines is None:
+            continue
+        _draw_region(above, outlines[i], size, margin)
+        below = axes[block * deep + 1, column]
+        below.imshow(displayable(examples.outputs[i]), cmap="gray", vmin=0, vmax=255)
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=150)
+    write_atomically(Path(path), buffer.getvalue())
+
+
+def _draw_region(axis, outline: Tensor, size: Sequence[int], margin: float) -> None:
+    height, width = size
+    for line in polylines(outline, (height, width)):
+        x, y = zip(*line, strict=True)
+        axis.plot(x, y, color="black", linewidth=2.6)
+        axis.plot(x, y, color=REGION, linewidth=1.4)
+    if bool(outline[0].isfinite().all()):
+        axis.plot(*outline[0].tolist(), "o", color=REGION, markeredgecolor="black", markersize=5)
+    axis.set_xlim(-0.5 - margin, width - 0.5 + margin)
+    axis.set_ylim(height - 0.5 + margin, -0.5 - margin)
+
+
+def _choose(truth: Tensor, wrong: Tensor, count: int) -> list[int]:
+    """Indices: first images, then the worst mistakes among the others."""
+    total = len(truth)
+    first = min(total, (count + 1) // 2)
+    is_wrong = wrong.tolist()
+    by_truth = truth.cpu().argsort(stable=True).tolist()
+    worst = [i for i in by_truth if is_wrong[i] and i >= first][: count - first]
+    rest = (i for i in range(first, total) if i not in worst)
+    more = itertools.islice(rest, count - first - len(worst))
+    return [*range(first), *more, *worst]
+
+
+def _inspect(model: nn.Module, images: Tensor) -> WarpResult | None:
+    """What the model's transformer does in eval mode, None if it has none."""
+    transformer = getattr(model, "transformer", None)
+    if transformer is None:
+        return None
+    was_training = model.training
+    model.eval()
+    try:
+        seen = transformer.inspect(images)
+    finally:
+        model.train(was_training)
+    if seen.theta.dim() != 2 or seen.transform.dim != 2:
+        raise ValueError(
+            f"examples are of 2-D transformers with one output per image, got "
+            f"{type(transformer).__name__} with theta of shape {tuple(seen.theta.shape)} over "
+            f"{seen.transform!r}"
+        )
+    return seen

@@ -1,0 +1,115 @@
+"""The command line: one sentence for what the user can mend, exit code 2, no traceback."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from stn.cli import main
+
+from . import synthetic
+
+
+@pytest.fixture(autouse=True)
+def offline(monkeypatch, tmp_path):
+    monkeypatch.setenv("STN_DATA", str(tmp_path / "no-data"))
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture
+def digits(monkeypatch):
+    monkeypatch.setattr("stn.data.load_mnist", synthetic.mnist)
+
+
+def train(out, *more):
+    short = ("--epochs", "0.02", "--device", "cpu", "--threads", "1")
+    return main(["train", "mnist-r", "--model", "st-fcn-affine", "--out", str(out), *short, *more])
+
+
+def test_list_names_recipes_models_and_runs(capsys):
+    assert main(["list"]) == 0
+    out = capsys.readouterr().out
+    for word in ("mnist-r", "mnist-rts", "mnist-p", "mnist-e", "mnist-tc", "st-cnn-tps", "quick"):
+        assert word in out
+
+
+def test_train_eval_report(tmp_path, capsys, digits):
+    out = tmp_path / "runs" / "one"
+    assert train(out) == 0
+    results = json.loads((out / "results.json").read_text())
+    assert f"{results['test_error_percent']:.2f}" in capsys.readouterr().out
+
+    assert main(["eval", str(out)]) == 0
+    assert f"{results['test_error_percent']:.2f} %" in capsys.readouterr().out
+
+    assert main(["report", str(out), "--examples", "4"]) == 0
+    page = (out / "report.html").read_text()
+    assert f"{results['test_error_percent']:.2f}" in page
+    assert (out / "one.png").read_bytes().startswith(b"\x89PNG")
+
+    assert main(["list"]) == 0
+    assert "st-fcn-affine" in capsys.readouterr().out
+
+
+def test_report_of_an_unfinished_run(tmp_path, digits):
+    out = tmp_path / "one"
+    assert train(out) == 0
+    for name in ("results.json", "model.safetensors"):
+        (out / name).unlink()
+    assert main(["report", str(out), "--output", str(tmp_path / "new" / "page.html")]) == 0
+    assert (tmp_path / "new" / "page.html").exists()
+
+
+@pytest.mark.parametrize(
+    ("command", "message"),
+    [
+        ("train mnist-x", "unknown recipe 'mnist-x'; known are mnist-r, mnist-rts"),
+        ("train mnist-r --model vgg", "unknown model 'vgg'; known are fcn"),
+        ("train mnist-r --column best", "unknown column 'best'; known are quick"),
+        ("train mnist-r --epochs 0", "epochs must be at least one step"),
+        ("train mnist-r --lr 0", "lr must be positive"),
+        ("train mnist-r --threads 0", "threads must be at least 1"),
+        ("train mnist-r", "stn data mnist"),
+        ("data mnist --from nowhere", "nowhere"),
+        ("eval nowhere", "nowhere is not a run or a model"),
+        ("report nowhere", "nowhere is not a run or a model"),
+        ("report", "name at least one run folder"),
+    ],
+)
+def test_what_the_user_can_mend(command, message, capsys, monkeypatch):
+    if "nowhere" in command and "data" not in command:
+        monkeypatch.setattr("stn.data.load_mnist", synthetic.mnist)
+    assert main(command.split()) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.count("\n") == 1
+    assert error.startswith("stn: ")
+
+
+@pytest.mark.parametrize("words", [["nonsense"], ["train"], ["eval", "x", "--split", "train"]])
+def test_a_command_that_does_not_parse(words, capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(words)
+    assert stop.value.code == 2
+
+
+def test_a_damaged_run(tmp_path, capsys, digits):
+    out = tmp_path / "one"
+    assert train(out) == 0
+    (out / "model.safetensors").write_bytes(b"nonsense")
+    assert main(["eval", str(out)]) == 2
+    (out / "results.json").write_bytes(b"{")
+    assert main(["report", str(out)]) == 2
+    errors = capsys.readouterr().err
+    assert "model.safetensors is damaged" in errors
+    assert "Traceback" not in errors
+
+
+def test_as_a_program():
+    done = subprocess.run(
+        [sys.executable, "-m", "stn.cli", "train", "mnist-x"], capture_output=True, text=True
+    )
+    assert done.returncode == 2
+    assert done.stderr.startswith("stn: unknown recipe 'mnist-x'")
+    assert "Traceback" not in done.stderr

@@ -1,0 +1,95 @@
+"""The paper's networks: budgets, shapes, folders."""
+
+import json
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+import stn
+from stn.models import MODELS, NetSpec, build_model, count_parameters
+from stn.recipes import RECIPES, make_experiment
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+@pytest.mark.parametrize("model", MODELS)
+def test_every_cell_builds_within_its_budget(recipe, model):
+    net = make_experiment(recipe, model).net
+    network = build_model(net)
+    assert network(torch.rand(2, *net.shape)).shape == (2, 10)
+    assert 0.97 * net.budget <= count_parameters(network) <= net.budget
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+@pytest.mark.parametrize("base", ["fcn", "cnn"])
+def test_twins_cost_the_same_and_train_alike(recipe, base):
+    plain = make_experiment(recipe, base)
+    cost = count_parameters(build_model(plain.net))
+    for family in ("affine", "projective", "tps"):
+        twin = make_experiment(recipe, f"st-{base}-{family}")
+        assert abs(count_parameters(build_model(twin.net)) / cost - 1) <= 0.02
+        assert twin.training == plain.training
+
+
+@pytest.mark.parametrize("model", ["st-fcn-tps", "st-cnn-affine"])
+def test_a_transformer_net_starts_at_the_identity(model):
+    network = build_model(make_experiment("mnist-tc", model).net)
+    x = torch.rand(2, 1, 60, 60)
+    assert network.transformer is not None
+    torch.testing.assert_close(network.transformer(x), x, atol=1e-5, rtol=0)
+
+
+def test_errors_name_the_way_out():
+    with pytest.raises(ValueError, match="unknown model 'resnet'; known are fcn, cnn"):
+        build_model(NetSpec("resnet", (1, 28, 28)))
+    with pytest.raises(ValueError, match="budget of 100 parameters is too small"):
+        build_model(NetSpec("fcn", (1, 28, 28), budget=100))
+    with pytest.raises(ValueError, match="cnn needs images of at least 21 x 21"):
+        build_model(NetSpec("cnn", (1, 20, 28)))
+
+
+class TestFolder:
+    spec = NetSpec("st-fcn-affine", (1, 28, 28), budget=60_000)
+
+    @pytest.fixture
+    def folder(self, tmp_path):
+        network = build_model(self.spec)
+        save_file(network.state_dict(), tmp_path / "model.safetensors")
+        net = self.spec.__dict__ | {"shape": list(self.spec.shape)}
+        (tmp_path / "config.json").write_text(json.dumps({"net": net}))
+        self.network = network.eval()
+        return tmp_path
+
+    def test_loads_the_same_network_in_eval_mode(self, folder):
+        loaded = stn.load_model(folder)
+        x = torch.rand(3, 1, 28, 28)
+        assert not loaded.training
+        assert torch.equal(loaded(x), self.network(x))
+
+    @pytest.mark.parametrize(
+        ("name", "content", "message"),
+        [
+            ("config.json", None, "is not a run or a model"),
+            ("config.json", b"{", "is damaged"),
+            ("config.json", b"[]", "is damaged"),
+            ("config.json", b"{}", "has no network"),
+            ("config.json", b'{"net": {"name": "fcn"}}', "has no network"),
+            ("config.json", b'{"net": {"name": "x", "shape": [1, 28, 28]}}', "unknown model 'x'"),
+            (
+                "config.json",
+                b'{"net": {"name": "fcn", "shape": [1, 28, 28]}}',
+                "does not fit config.json",
+            ),
+            ("model.safetensors", None, "has not finished"),
+            ("model.safetensors", b"\x80\x04pickle", "is damaged"),
+            ("model.safetensors", b"", "is damaged"),
+        ],
+    )
+    def test_what_is_wrong_is_said(self, folder, name, content, message):
+        path = folder / name
+        if content is None:
+            path.unlink()
+        else:
+            path.write_bytes(content)
+        with pytest.raises(ValueError, match=message):
+            stn.load_model(folder)

@@ -1,0 +1,157 @@
+"""Example images: which are chosen, and where their outlines are."""
+
+import pytest
+import torch
+from PIL import Image
+from torch import nn
+
+import stn
+from stn.viz import Examples, collect_examples, draw_examples, mean_images, region_outline
+from stn.viz.pictures import displayable, polylines
+
+
+class Net(nn.Module):
+    """A classifier behind a transformer; it answers with the logits that it is given."""
+
+    def __init__(self, logits, transformer=None):
+        super().__init__()
+        self.transformer = transformer
+        self.logits = nn.Parameter(logits)
+
+    def forward(self, x):
+        # Images carry their own index in the first pixel.
+        assert not self.training
+        return self.logits[x[:, 0, 0, 0].round().long()]
+
+
+def numbered(n, size=(6, 8)):
+    images = torch.rand(n, 1, *size)
+    images[:, 0, 0, 0] = torch.arange(n).float()
+    return images
+
+
+def layer(transform, size=None, align_corners=False, initial_theta=None):
+    localization = stn.nn.DenseLocalization((1, 6, 8))
+    return stn.SpatialTransformer(
+        localization, transform, size, align_corners=align_corners, initial_theta=initial_theta
+    )
+
+
+def test_first_images_then_worst_mistakes():
+    logits = torch.zeros(10, 2)
+    logits[:, 0] = 5.0
+    logits[[1, 6, 8], 1] = torch.tensor([40.0, 20.0, 30.0])  # mistakes, 1 is among the first
+    net = Net(logits).train()
+    found = collect_examples(net, numbered(10), torch.zeros(10, dtype=torch.long), 6)
+    assert found.inputs[:, 0, 0, 0].tolist() == [0, 1, 2, 3, 8, 6]
+    assert found.predictions.tolist() == [0, 1, 0, 0, 1, 1]
+    assert found.grids is None
+    assert found.outputs is found.inputs or torch.equal(found.outputs, found.inputs)
+    torch.testing.assert_close(found.confidence[0], torch.tensor([5.0, 0.0]).softmax(0)[0])
+    assert net.training
+
+
+@pytest.mark.parametrize(("count", "expected"), [(1, 1), (5, 5), (9, 9), (10, 10), (50, 10)])
+def test_without_mistakes_the_first_images_fill_up(count, expected):
+    logits = torch.tensor([[5.0, 0.0]]).repeat(10, 1)
+    found = collect_examples(Net(logits), numbered(10), torch.zeros(10, dtype=torch.long), count)
+    assert found.inputs[:, 0, 0, 0].tolist() == list(range(expected))
+
+
+def test_outputs_and_grids_are_those_of_the_transformer():
+    net = Net(torch.zeros(4, 2), layer(stn.Affine(), (3, 5), align_corners=True))
+    assert net.transformer is not None
+    with torch.no_grad():
+        net.transformer.head.bias.copy_(torch.tensor([0.1, 0.2, 0.3, -0.2, 0.1, 0.0]))
+    images = numbered(4)
+    found = collect_examples(net, images, torch.zeros(4, dtype=torch.long), 4)
+    assert found.grids is not None
+    assert found.align_corners
+    assert found.grids.shape == (4, 3, 5, 2)
+    again = stn.grid_sample(found.inputs, found.grids, align_corners=True)
+    torch.testing.assert_close(found.outputs, again)
+    before, after = mean_images(net, images, batch_size=3)
+    torch.testing.assert_close(before, images.mean((0, 1)))
+    torch.testing.assert_close(after, found.outputs.mean((0, 1)))
+    assert mean_images(Net(torch.zeros(4, 2)), images)[1] is None
+
+
+def test_what_cannot_be_drawn_is_refused():
+    localization = stn.nn.DenseLocalization((1, 6, 8))
+    many = stn.ParallelTransformers(localization, stn.Affine(), 2)
+    labels = torch.zeros(4, dtype=torch.long)
+    with pytest.raises(ValueError, match="one output per image"):
+        collect_examples(Net(torch.zeros(4, 2), many), numbered(4), labels, 2)  # type: ignore
+    with pytest.raises(ValueError, match="at least 1"):
+        collect_examples(Net(torch.zeros(4, 2)), numbered(4), labels, 0)
+
+
+@pytest.mark.parametrize("align_corners", [False, True])
+@pytest.mark.parametrize("size", [(28, 28), (5, 9), (60, 42)])
+def test_outline_at_identity_is_the_border(size, align_corners):
+    grid = stn.Affine().grid(torch.zeros(1, 6), size, align_corners)[0]
+    outline = region_outline(grid, size, align_corners)
+    height, width = size
+    assert torch.equal(outline[0], outline[-1])
+    assert len(outline) == 2 * (height + width) - 3
+    edges = torch.tensor([[-0.5, -0.5], [width - 0.5, height - 0.5]])
+    assert (outline.amin(0) - edges[0]).abs().max() <= 0.5 + 1e-4
+    assert (outline.amax(0) - edges[1]).abs().max() <= 0.5 + 1e-4
+    on_border = (outline - edges[0]).abs().amin(-1).minimum((outline - edges[1]).abs().amin(-1))
+    assert on_border.max() <= 0.5 + 1e-4
+
+
+def test_outline_follows_the_transform():
+    # The left half of the image: x from -1 to 0.
+    theta = torch.tensor([[-0.5, 0.0, -0.5, 0.0, 0.0, 0.0]])
+    outline = region_outline(stn.Affine().grid(theta, (40, 40))[0], (20, 20))
+    assert outline.amax(0).tolist() == pytest.approx([9.5, 19.5], abs=0.5)
+    assert outline.amin(0).tolist() == pytest.approx([-0.5, -0.5], abs=0.5)
+    # A quarter turn from x to y: the output's top left reads the image's top right.
+    turned = stn.Rigid().grid(torch.tensor([[torch.pi / 2, 0.0, 0.0]]), (20, 20))[0]
+    start = region_outline(turned, (20, 20))[0]
+    assert start.tolist() == pytest.approx([19.0, 0.0], abs=1e-4)
+
+
+def test_outlines_are_cut_at_the_horizon():
+    theta = torch.zeros(1, 8)
+    theta[0, 6] = 1.5  # w <= 0 on the left
+    grid = stn.Projective().grid(theta, (10, 10))[0]
+    assert not bool(grid.isfinite().all())
+    pieces = polylines(region_outline(grid, (10, 10)), (10, 10))
+    assert pieces
+    assert all(abs(v) <= 50 for piece in pieces for point in piece for v in point)
+
+
+@pytest.mark.parametrize("channels", [None, 1, 2, 3])
+def test_drawn_examples_are_a_png(tmp_path, channels):
+    shape = (13, 12, 16) if channels is None else (13, channels, 12, 16)
+    inputs = torch.rand(shape)
+    grids = stn.Similarity().grid(0.2 * torch.randn(13, 4), (12, 16))
+    grids[1] = torch.nan
+    numbers = torch.arange(13)
+    examples = Examples(inputs, inputs, grids, numbers, (numbers % 7), torch.rand(13))
+    for kept, name in ((examples, "a.png"), (examples._replace(grids=None), "b.png")):
+        draw_examples(kept, tmp_path / name, "Title")
+        with Image.open(tmp_path / name) as image:
+            image.load()
+            assert image.width > 600
+            assert image.convert("L").getextrema()[0] < 60
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["a.png", "b.png"]
+
+
+def test_displayable_is_bounded():
+    image = torch.tensor([[-1.0, 0.5], [2.0, torch.nan]])
+    assert displayable(image).tolist() == [[0, 128], [255, 0]]
+    assert displayable(torch.rand(3, 4, 5)).shape == (4, 5, 3)
+    assert displayable(torch.rand(2, 4, 5)).shape == (4, 5)
+
+
+def test_importing_stn_does_not_import_matplotlib():
+    import subprocess
+    import sys
+
+    code = (
+        "import sys, stn, stn.viz; assert not {'matplotlib', 'PIL', 'accelerate'} & {*sys.modules}"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
