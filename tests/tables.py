@@ -17,7 +17,8 @@ import stn
 class Family(NamedTuple):
     """One row of the table of transforms.
 
-    `spread` is the size of random thetas at which the map still has an inverse near [-1, 1].
+    `spread` is the size of random thetas at which the map still has an inverse near [-1, 1];
+    `largest` the size up to which its products stay within float32, and gradients are not NaN.
     """
 
     make: Callable[[], stn.Affine]
@@ -25,6 +26,7 @@ class Family(NamedTuple):
     identity_at_zero: bool = True
     is_matrix: bool = True
     has_fit: bool = True
+    largest: float = 3e38
 
     def theta(self, batch: int = 2, dtype: torch.dtype = torch.float64, seed: int = 0) -> Tensor:
         noise = torch.Generator().manual_seed(seed)
@@ -45,7 +47,7 @@ def _families(dim: int) -> dict[str, Family]:
         "similarity": Family(lambda: stn.Similarity(dim)),
         "similarity-aspect": Family(lambda: stn.Similarity(dim, aspect=aspect)),
         "affine": Family(lambda: stn.Affine(dim)),
-        "projective": Family(lambda: stn.Projective(dim), spread=0.1),
+        "projective": Family(lambda: stn.Projective(dim), spread=0.1, largest=1e30),
         "tps": Family(lambda: stn.ThinPlateSpline(lattice), spread=0.1, is_matrix=False),
         "tps-smooth": Family(
             lambda: stn.ThinPlateSpline(lattice, regularization=0.1),
@@ -58,6 +60,7 @@ def _families(dim: int) -> dict[str, Family]:
             spread=0.06,
             is_matrix=False,
             has_fit=False,
+            largest=1e15,
         ),
     }
 

@@ -2,11 +2,12 @@
 
 import pytest
 import torch
-from tables import BACKENDS, TRANSFORMS, families, images, points_in_square
 from torch.autograd import gradcheck, gradgradcheck
 from torch.autograd.functional import hessian
 
 import stn
+
+from .tables import BACKENDS, TRANSFORMS, families, images, points_in_square
 
 SIZES = {2: ((4, 5), (2, 3)), 3: ((3, 3, 2), (2, 1, 3))}  # input, output
 INTERPOLATING = ("bilinear", "bicubic")

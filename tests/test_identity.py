@@ -4,9 +4,10 @@ import copy
 
 import pytest
 import torch
-from tables import BACKENDS, MODES, PADDINGS, TRANSFORMS, families, images
 
 import stn
+
+from .tables import BACKENDS, MODES, PADDINGS, TRANSFORMS, families, images
 
 SIZES = {
     2: [(20, 20), (7, 11), (1, 13), (6, 1), (1, 1), (2, 97), (301, 150)],

@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 import scipy.ndimage
 import torch
-from tables import FILL, SAMPLERS, SHAPES, grid_of, images, pixels_off_kinks, samplers
 
 import stn
+
+from .tables import FILL, SAMPLERS, SHAPES, grid_of, images, pixels_off_kinks, samplers
 
 SIZES = {1: (7,), 2: (5, 6), 3: (4, 3, 5)}
 CLOSE = {"rtol": 0, "atol": 1e-10}

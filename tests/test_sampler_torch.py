@@ -5,9 +5,10 @@ import itertools
 import pytest
 import torch
 import torch.nn.functional as F
-from tables import BACKENDS, SAMPLERS, TORCH_PADDINGS, grid_of, images, pixels_off_kinks, samplers
 
 import stn
+
+from .tables import BACKENDS, SAMPLERS, TORCH_PADDINGS, grid_of, images, pixels_off_kinks, samplers
 
 SIZES = {2: (7, 6), 3: (4, 5, 6)}
 IN_TORCH = [s for s in SAMPLERS if s.padding_mode in TORCH_PADDINGS and "torch" in s.backends]

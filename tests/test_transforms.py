@@ -8,9 +8,10 @@ import scipy.interpolate
 import scipy.spatial.transform
 import skimage.transform
 import torch
-from tables import TRANSFORMS, families, points_in_square
 
 import stn
+
+from .tables import TRANSFORMS, families, points_in_square
 
 CLOSE = {"rtol": 0, "atol": 1e-10}
 

@@ -153,7 +153,7 @@ def test_examples_and_their_mistakes(tmp_path, with_grid):
     page = page_of(tmp_path, RunView("run", run.config, run.results, [], examples(with_grid)))
     assert page.count("<li") == 4
     assert page.count('<li class="wrong">') == 1
-    assert "<strong>4, read as 9</strong> · 61 %" in page
+    assert "<strong>4, read as 9</strong><small>61 % sure</small>" in page
     assert page.count('class="region"') == (4 if with_grid else 0)
 
 

@@ -5,9 +5,10 @@ import itertools
 import pytest
 import torch
 import torch.nn.functional as F
-from tables import BACKENDS, FILL, SHAPES, TRANSFORMS, families, images
 
 import stn
+
+from .tables import BACKENDS, FILL, SHAPES, TRANSFORMS, families, images
 
 CLOSE = {"rtol": 0, "atol": 1e-10}
 IMAGES = [s for s in SHAPES if len(s) > 3]

@@ -4,9 +4,20 @@ import itertools
 
 import pytest
 import torch
-from tables import FILL, SAMPLERS, TRANSFORMS, families, images, samplers
 
 import stn
+
+from .tables import (
+    BACKENDS,
+    FILL,
+    MODES,
+    PADDINGS,
+    SAMPLERS,
+    TRANSFORMS,
+    families,
+    images,
+    samplers,
+)
 
 NAN, INF = float("nan"), float("inf")
 WILD = (NAN, INF, -INF)
@@ -77,27 +88,104 @@ def test_huge_coordinates_follow_the_padding_mode(sampler, dtype):
             assert out.max() <= image.max() + slack + 1e-6
 
 
-@pytest.mark.parametrize("padding", ["zeros", "border", "reflection", "mirror", "wrap", "fill"])
-@pytest.mark.parametrize("mode", ["nearest", "bilinear", "bicubic"])
-@families()
-def test_wild_thetas_disturb_no_other_sample(name, mode, padding):
+def check_wild_thetas(name, mode, padding, backend):
+    """Sample 0 has a wild theta; sample 1 must not notice, and nothing may become NaN."""
     family = TRANSFORMS[name]
     transform = family.make()
     image = images(2, 2, *(4, 5, 3)[: transform.dim], dtype=torch.float32).requires_grad_()
     tame = family.theta(dtype=torch.float32)
-    options = {"mode": mode, "padding_mode": padding, "fill": FILL}
+    options = {"mode": mode, "padding_mode": padding, "fill": FILL, "backend": backend}
     columns = sorted({0, 1, transform.num_params // 2, transform.num_params - 1})
+    with torch.no_grad():
+        expected = stn.warp(image[1:], transform, tame[1:], **options)
+    for value, column in itertools.product((*WILD, 1e30, -1e30, 3e38), columns):
+        theta = tame.clone()
+        theta[0, column] = value
+        theta.requires_grad_()
+        out = stn.warp(image, transform, theta, **options)
+        place = f"theta[{column}] = {value}"
+        assert out.isfinite().all(), place
+        if value in WILD or value != value:
+            assert (out[0] == FILL).all(), place
+        torch.testing.assert_close(out[1:], expected, rtol=0, atol=1e-6)
+        to_image, to_theta = torch.autograd.grad(out.sum(), (image, theta))
+        assert to_image.isfinite().all(), place
+        assert to_theta[1].isfinite().all(), place
+        if value in WILD or value != value:
+            assert (to_theta[0] == 0).all(), place
+        elif abs(value) <= family.largest:
+            assert not to_theta[0].isnan().any(), place
+
+
+SOME = [
+    ("bilinear", "zeros", None),
+    ("bilinear", "reflection", None),
+    ("bilinear", "wrap", None),
+    ("bicubic", "border", None),
+    ("nearest", "fill", "reference"),
+]
+
+
+@families()
+def test_wild_thetas_disturb_no_other_sample(name):
+    for mode, padding, backend in SOME:
+        check_wild_thetas(name, mode, padding, backend)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("padding", PADDINGS)
+@pytest.mark.parametrize("mode", MODES)
+@families()
+def test_wild_thetas_in_every_mode_and_padding(name, mode, padding):
     for backend in (None, "reference"):
-        with torch.no_grad():
-            expected = stn.warp(image[1:], transform, tame[1:], **options, backend=backend)
-        for value, column in itertools.product((*WILD, 1e30, -1e30, 3e38), columns):
-            theta = tame.clone()
-            theta[0, column] = value
-            theta.requires_grad_()
-            out = stn.warp(image, transform, theta, **options, backend=backend)
-            assert out.isfinite().all(), (value, column)
-            torch.testing.assert_close(out[1:], expected, rtol=0, atol=1e-6)
-            to_image, to_theta = torch.autograd.grad(out.sum(), (image, theta))
-            assert to_image.isfinite().all(), (value, column)
-            assert to_theta[1].isfinite().all(), (value, column)
-            assert not to_theta[0].isnan().any(), (value, column)
+        check_wild_thetas(name, mode, padding, backend)
+
+
+@pytest.mark.parametrize("backend", [None, "reference"])
+@pytest.mark.parametrize("padding", PADDINGS)
+@pytest.mark.parametrize("dim", [2, 3])
+def test_points_behind_the_horizon(dim, padding, backend):
+    """w = 1 + 2x is positive on the right three quarters only."""
+    transform = stn.Projective(dim)
+    theta = torch.zeros(1, transform.num_params)
+    theta[0, -dim] = 2
+    theta.requires_grad_()
+    image = images(1, 1, *[8] * dim, dtype=torch.float32).requires_grad_()
+    options = {"padding_mode": padding, "fill": FILL, "backend": backend}
+    matrix = transform.matrix(theta)
+    for out in (
+        stn.warp(image, transform, theta, **options),
+        stn.warp_matrix(image, matrix, **options),
+        stn.grid_sample(image, transform.grid(theta, [8] * dim), **options),
+    ):
+        assert (out[..., :2] == FILL).all()
+        assert (out[..., 4:] != FILL).any()
+        for gradient in torch.autograd.grad(out.sum(), (image, theta), retain_graph=True):
+            assert gradient.isfinite().all()
+    points = torch.rand(200, dim) * 2 - 1
+    mapped = transform.map_points(theta, points)[0]
+    behind = points[:, 0] <= -0.5
+    assert behind.any()
+    assert mapped.isfinite().all()
+    assert (mapped[behind].abs() >= 100).any(-1).all()
+    exact = torch.full((1, dim), -0.5)  # w = 0
+    assert transform.map_points(theta, exact).isfinite().all()
+    assert torch.autograd.grad(mapped.sum(), theta)[0].isfinite().all()
+
+
+def test_flows_and_matrices_that_are_not_finite_read_fill():
+    image = images(2, 1, 6, 5)
+    for backend, value in itertools.product(BACKENDS, WILD):
+        flow = torch.zeros(2, 6, 5, 2, dtype=torch.float64)
+        flow[0, 2, 3, 1] = value
+        options = {"fill": FILL, "padding_mode": "border", "backend": backend}
+        out = stn.warp_flow(image, flow, **options)
+        expected = image.clone()
+        expected[0, 0, 2, 3] = FILL
+        torch.testing.assert_close(out, expected, rtol=0, atol=1e-10)
+        matrix = torch.eye(2, 3, dtype=torch.float64).repeat(2, 1, 1)
+        matrix[0, 0, 2] = value
+        out = stn.warp_matrix(image, matrix, **options)
+        expected = image.clone()
+        expected[0] = FILL
+        torch.testing.assert_close(out, expected, rtol=0, atol=1e-10)
