@@ -110,15 +110,15 @@ def train(
                     record |= {"best_error": error, "best_step": done}
                     best = {name: t.detach().clone() for name, t in inner.state_dict().items()}
                 record["seconds"] = time.monotonic() - clock
-                metrics.add(
-                    step=done,
-                    samples_seen=done * config.batch_size * accelerator.num_processes,
-                    train_loss=train_loss,
-                    held_out_error_percent=error,
-                    lr=config.lr * lr_factor(config, step),
-                    seconds=record["seconds"],
-                )
                 if accelerator.is_main_process:
+                    metrics.add(
+                        step=done,
+                        samples_seen=done * config.batch_size * accelerator.num_processes,
+                        train_loss=train_loss,
+                        held_out_error_percent=error,
+                        lr=config.lr * lr_factor(config, step),
+                        seconds=record["seconds"],
+                    )
                     state = Checkpoint(done, best, record)
                     save_checkpoint(folder / "checkpoint", inner, optimizer, state)
             if progress is not None:

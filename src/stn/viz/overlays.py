@@ -112,9 +112,9 @@ def region_outline(grid: Tensor, size: Sequence[int], align_corners: bool = Fals
     Example:
         >>> import stn.viz
         >>> grid = stn.Affine().grid(torch.zeros(1, 6), (3, 4))[0]
-        >>> outline = stn.viz.region_outline(grid, (3, 4))
+        >>> outline = stn.viz.region_outline(grid, (3, 4)).round().int()
         >>> outline.amin(0).tolist(), outline.amax(0).tolist()
-        ([0.0, 0.0], [3.0, 2.0])
+        ([0, 0], [3, 2])
     """
     px = coords.to_pixels(grid, size, align_corners)
     top, right = px[0, :-1], px[:-1, -1]

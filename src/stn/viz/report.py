@@ -157,10 +157,10 @@ def _tile(examples: Examples, outlines: Tensor | None, i: int) -> str:
         alt = f"Test image of class {true} with the region that was read"
         pictures = image_with_region(image, outlines[i], margin, alt)
         pictures += image_tag(examples.outputs[i], "The same after the transformer")
-    sure = f"{100 * float(examples.confidence[i]):.0f} %"
+    sure = f"<small>{100 * float(examples.confidence[i]):.0f} % sure</small>"
     if true == read:
-        return f"<li>{pictures}<strong>{true}</strong> · {sure}</li>"
-    return f'<li class="wrong">{pictures}<strong>{true}, read as {read}</strong> · {sure}</li>'
+        return f"<li>{pictures}<strong>{true}</strong>{sure}</li>"
+    return f'<li class="wrong">{pictures}<strong>{true}, read as {read}</strong>{sure}</li>'
 
 
 def _means(run: RunView) -> str:
@@ -169,7 +169,7 @@ def _means(run: RunView) -> str:
         for image, when in ((run.mean_before, "before"), (run.mean_after, "after"))
         if image is not None
     ]
-    if not means:
+    if len(means) < 2:
         return ""
     brightest = max(float(image.nan_to_num(0.0).max()) for image, _ in means) or 1.0
     shown = "".join(
