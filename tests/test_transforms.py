@@ -63,6 +63,8 @@ def test_inverse_points_undoes_map_points(name):
         torch.testing.assert_close(back, points, rtol=0, atol=1e-6)
         again = transform.map_points(theta, transform.inverse_points(theta, points))
         torch.testing.assert_close(again, points, rtol=0, atol=1e-6)
+        low = transform.inverse_points(theta.float(), there.float())
+        torch.testing.assert_close(low, points.float(), rtol=0, atol=1e-4)
 
 
 @pytest.mark.parametrize("name", ["tps-2d", "tps-3d"])
@@ -295,9 +297,13 @@ def test_fit_is_that_of_scikit_image(family, dim, noise):
         assert theirs.estimate(target[0].numpy(), source[0].numpy())
     matrix = torch.from_numpy(np.asarray(theirs.params / theirs.params[-1, -1]))
     ours = transform.matrix(transform.fit(target, source))[0]
-    # skimage fits an affine map by its algebraic method too, so noise moves it a little.
-    atol = 0.02 if noise and family == "affine" else 1e-7
-    torch.testing.assert_close(ours, matrix[: len(ours)], rtol=0, atol=atol)
+    if family == "affine" and noise:
+        # skimage minimises an algebraic error here too; least squares is a step away.
+        design = np.concatenate([target[0].numpy(), np.ones((30, 1))], 1)
+        best = torch.from_numpy(np.linalg.lstsq(design, source[0].numpy(), rcond=None)[0].T)
+        torch.testing.assert_close(best, matrix[:dim], rtol=0, atol=0.02)
+        matrix = best
+    torch.testing.assert_close(ours, matrix[: len(ours)], rtol=0, atol=1e-7)
 
 
 @families(has_fit=True)

@@ -283,3 +283,19 @@ def test_fill_is_read_outside_per_channel(backend):
     out = stn.warp(image, stn.Translation(), theta, fill=fill, **options)
     expected = fill.double()[None, :, None, None].expand_as(image)
     torch.testing.assert_close(out, expected, **CLOSE)
+
+
+@pytest.mark.parametrize("backend", [None, *BACKENDS])
+def test_runs_under_deterministic_algorithms(backend):
+    image = images(2, 2, 9, 8, dtype=torch.float32).requires_grad_()
+    theta = affine_theta(2, 2).float().requires_grad_()
+    results = []
+    torch.use_deterministic_algorithms(True)
+    try:
+        for _ in range(2):
+            out = stn.warp(image, stn.Affine(), theta, backend=backend)
+            results.append([out, *torch.autograd.grad(out.square().sum(), (image, theta))])
+    finally:
+        torch.use_deterministic_algorithms(False)
+    for one, other in zip(*results, strict=True):
+        assert torch.equal(one, other)

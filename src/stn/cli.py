@@ -1,4 +1,4 @@
-"""The command line: `stn list | data | train | eval | report`."""
+"""The command line: `stn list | data | train | eval | reproduce | report`."""
 
 import json
 import sys
@@ -169,11 +169,63 @@ class Report:
         print(f"wrote {output}")
 
 
+@dataclass(frozen=True)
+class Reproduce:
+    """Run a table of the paper and write it down; kill it at any time and start it again."""
+
+    table: tyro.conf.Positional[Literal["table1", "cluttered", "all"]]
+    """table1: R, RTS, P, E by 8 models. cluttered: TC by 4."""
+    column: str = "quick"
+    """One of `stn list`."""
+    seeds: int = 1
+    """Runs of every cell; all cells get their first before any gets its second."""
+    processes: int = 1
+    """Runs at a time."""
+    threads: int = 1
+    """CPU threads of each."""
+    device: Literal["auto", "cpu"] = "auto"
+    """auto takes a GPU if there is one."""
+    runs: Path = Path("runs/reproduce")
+    """Where runs and their checkpoints stand."""
+    results: Path = Path("results")
+    """Where one JSON file per finished run is kept; what is there is not run again."""
+    page: Path | None = None
+    """A Markdown file to write the table in, between <!-- COLUMN --> and <!-- /COLUMN -->."""
+
+    def __call__(self) -> None:
+        from .data import load_mnist
+        from .recipes import fill_in, markdown_table, queue_of, read_results, reproduce
+
+        for name in ("seeds", "processes", "threads"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        experiments = queue_of(self.table, self.column, self.seeds)
+        load_mnist()  # says what to do if it is not there, before any process is started
+        with _progress_bar(f"{self.table} {self.column}") as progress:
+            failed = reproduce(
+                experiments,
+                self.runs,
+                self.results,
+                self.device,
+                self.processes,
+                self.threads,
+                progress,
+            )
+        table = markdown_table(read_results(self.results, self.column))
+        print(table)
+        if self.page is not None:
+            fill_in(self.page, self.column, table)
+        if failed:
+            names = ", ".join(experiment.folder_name for experiment in failed)
+            raise ValueError(f"failed: {names}; their log.txt stand in {self.runs}")
+
+
 Command = (
     Annotated[List, tyro.conf.subcommand("list")]
     | Annotated[Data, tyro.conf.subcommand("data")]
     | Annotated[Train, tyro.conf.subcommand("train")]
     | Annotated[Eval, tyro.conf.subcommand("eval")]
+    | Annotated[Reproduce, tyro.conf.subcommand("reproduce")]
     | Annotated[Report, tyro.conf.subcommand("report")]
 )
 
@@ -216,8 +268,9 @@ def _print_errors(folders: Sequence[Path]) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    columns = ("recipe", "model", "test error", "paper", "parameters", "digits seen", "seconds")
-    table = Table(*columns, title="Test error, % (10,000 digits)", title_justify="left")
+    table = Table(title="Test error, % (10,000 digits)", title_justify="left")
+    for name in ("recipe", "model", "error", "paper", "parameters", "digits seen", "seconds"):
+        table.add_column(name, no_wrap=True)
     quick = False
     for folder in folders:
         config, results = _config(folder), _results(folder)

@@ -1,0 +1,120 @@
+"""Tables: the order of the queue, what is kept, and the numbers that are written down."""
+
+import json
+import statistics
+
+import pytest
+import scipy.stats
+
+from stn.cli import main
+from stn.recipes import (
+    TABLES,
+    fill_in,
+    markdown_table,
+    mean_and_interval,
+    queue_of,
+    read_results,
+    reproduce,
+)
+from stn.recipes.reproduce import result_path
+
+
+def result(recipe="mnist-r", model="fcn", seed=0, error=2.0, paper=2.1):
+    return {
+        "recipe": recipe,
+        "model": model,
+        "seed": seed,
+        "test_error_percent": error,
+        "paper_error_percent": paper,
+    }
+
+
+def test_table_one_has_all_cells():
+    assert len(set(TABLES["table1"])) == 4 * 8
+    assert len(set(TABLES["cluttered"])) == 4
+    assert len(set(TABLES["all"])) == 36
+
+
+def test_one_seed_everywhere_before_the_second_anywhere():
+    seeds = [experiment.training.seed for experiment in queue_of("table1", "quick", 3)]
+    assert seeds == sorted(seeds)
+    assert seeds.count(2) == 32
+
+
+@pytest.mark.parametrize("n", [2, 3, 5])
+def test_interval_is_students(n):
+    values = [1.0, 1.3, 0.9, 1.6, 1.1][:n]
+    centre, half = mean_and_interval(values)
+    error = statistics.stdev(values) / n**0.5
+    low, high = scipy.stats.t.interval(0.95, n - 1, loc=statistics.mean(values), scale=error)
+    assert (centre - half, centre + half) == pytest.approx((low, high), rel=1e-3)
+
+
+def test_one_value_has_no_interval():
+    assert mean_and_interval([2.5]) == (2.5, None)
+
+
+def test_markdown():
+    rows = [result(error=2.0), result(seed=1, error=3.0), result("mnist-tc", "st-fcn-affine", 0, 4)]
+    assert markdown_table(rows).splitlines() == [
+        "| model | R | TC |",
+        "|---|--:|--:|",
+        "| fcn | 2.50 ± 6.35 (2.1) |  |",
+        "| st-fcn-affine |  | 4.00 (2.1) |",
+    ]
+
+
+def test_fill_in(tmp_path):
+    page = tmp_path / "page.md"
+    page.write_text("a\n<!-- quick -->\nold\n<!-- /quick -->\nb\n")
+    fill_in(page, "quick", "new")
+    assert page.read_text() == "a\n<!-- quick -->\nnew\n<!-- /quick -->\nb\n"
+    with pytest.raises(ValueError, match="has no place for best"):
+        fill_in(page, "best", "new")
+
+
+def test_only_what_is_missing_is_run(tmp_path, monkeypatch):
+    experiments = queue_of("cluttered", "quick", 1)
+    runs, results = tmp_path / "runs", tmp_path / "results"
+    asked = []
+
+    class Done:
+        returncode = 0
+
+    def pretend(words, **_):
+        folder = words[words.index("--out") + 1]
+        asked.append(words[words.index("--model") + 1])
+        done = Done()
+        if asked[-1] == "cnn":
+            done.returncode = 2
+            return done
+        row = result("mnist-tc", asked[-1])
+        for name, value in (("results.json", row), ("config.json", {"model": asked[-1]})):
+            (runs.__class__(folder) / name).write_text(json.dumps(value))
+        return done
+
+    monkeypatch.setattr("subprocess.run", pretend)
+    arguments = (experiments, runs, results, "cpu", 2, 1, lambda *_: None)
+    assert [e.model for e in reproduce(*arguments)] == ["cnn"]
+    assert sorted(asked) == ["cnn", "fcn", "st-cnn-affine", "st-fcn-affine"]
+    assert len(read_results(results, "quick")) == 3
+    assert read_results(results, "quick")[0]["config"]["model"]
+
+    asked.clear()
+    reproduce(*arguments)
+    assert asked == ["cnn"]
+    assert result_path(results, experiments[0]).exists()
+
+
+@pytest.mark.parametrize(
+    ("command", "message"),
+    [
+        ("reproduce cluttered --column best", "unknown column 'best'"),
+        ("reproduce cluttered --seeds 0", "seeds must be at least 1"),
+        ("reproduce cluttered", "stn data mnist"),
+    ],
+)
+def test_errors(command, message, capsys, monkeypatch, tmp_path):
+    monkeypatch.setenv("STN_DATA", str(tmp_path))
+    assert main(command.split()) == 2
+    assert message in capsys.readouterr().err
