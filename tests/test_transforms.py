@@ -281,6 +281,16 @@ SKIMAGE = {
 }
 
 
+def skimage_matrix(family, target, source):
+    kind, pairs = SKIMAGE[family], (target[0].numpy(), source[0].numpy())
+    if hasattr(kind, "from_estimate"):
+        theirs = kind.from_estimate(*pairs)
+    else:  # before 0.26
+        theirs = kind(dimensionality=target.shape[-1])
+        assert theirs.estimate(*pairs)
+    return torch.from_numpy(np.asarray(theirs.params / theirs.params[-1, -1]))
+
+
 @pytest.mark.parametrize("noise", [0.0, 0.02])
 @pytest.mark.parametrize("family", SKIMAGE)
 @pytest.mark.parametrize("dim", [2, 3])
@@ -290,12 +300,7 @@ def test_fit_is_that_of_scikit_image(family, dim, noise):
     target = points_in_square(1, 30, dim)
     source = transform.map_points(row.theta(batch=1), target)
     source = source + noise * torch.randn_like(source)
-    if hasattr(SKIMAGE[family], "from_estimate"):
-        theirs = SKIMAGE[family].from_estimate(target[0].numpy(), source[0].numpy())
-    else:
-        theirs = SKIMAGE[family](dimensionality=dim)
-        assert theirs.estimate(target[0].numpy(), source[0].numpy())
-    matrix = torch.from_numpy(np.asarray(theirs.params / theirs.params[-1, -1]))
+    matrix = skimage_matrix(family, target, source)
     ours = transform.matrix(transform.fit(target, source))[0]
     if family == "affine" and noise:
         # skimage minimises an algebraic error here too; least squares is a step away.
@@ -304,6 +309,18 @@ def test_fit_is_that_of_scikit_image(family, dim, noise):
         torch.testing.assert_close(best, matrix[:dim], rtol=0, atol=0.02)
         matrix = best
     torch.testing.assert_close(ours, matrix[: len(ours)], rtol=0, atol=1e-7)
+
+
+@pytest.mark.parametrize("family", ["rigid", "similarity"])
+@pytest.mark.parametrize("dim", [2, 3])
+def test_the_best_rotation_onto_a_mirror_image_is_no_reflection(family, dim):
+    transform = TRANSFORMS[f"{family}-{dim}d"].make()
+    target = points_in_square(1, 30, dim)
+    source = target * torch.tensor([-1.0, *[1.0] * (dim - 1)]) + 0.1 * torch.randn_like(target)
+    matrix = transform.matrix(transform.fit(target, source))[0]
+    assert torch.det(matrix[:, :dim]) > 0
+    expected = skimage_matrix(family, target, source)[:dim]
+    torch.testing.assert_close(matrix, expected, rtol=0, atol=1e-7)
 
 
 @families(has_fit=True)

@@ -145,7 +145,7 @@ class Transform(nn.Module):
             weights: (N,) or (B, N), not negative; each squared residual counts this much.
 
         Raises:
-            ValueError: shapes disagree, too few points for the family, or bad weights.
+            ValueError: shapes disagree, bad weights, or points that determine no answer.
             TypeError: the family has no fit.
         """
         target = widen(check_points(target_points, self.dim, "target_points"))

@@ -9,6 +9,8 @@ from .. import coords
 from .._checks import check_size
 from .base import Transform
 
+KEPT_BASES = 16
+
 
 class ThinPlateSpline(Transform):
     """The smoothest map that moves each control point by its row of theta.
@@ -80,6 +82,8 @@ class ThinPlateSpline(Transform):
                 points = coords.target_points(size, align, torch.float64, self.weights.device)
                 basis = self.basis(points).to(like.device, like.dtype)
             if not torch.compiler.is_compiling():
+                if len(self._bases) == KEPT_BASES:
+                    self._bases.clear()
                 self._bases[key] = basis
         return basis
 
