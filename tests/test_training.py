@@ -191,8 +191,8 @@ class TestConfig:
         assert factors[0] == pytest.approx(1 / 20)
         assert max(factors) == factors[19] == factors[20] == 1.0
         assert factors[-1] < 0.01
-        assert all(a <= b for a, b in itertools.pairwise(factors))
-        assert all(a >= b for a, b in itertools.pairwise(factors))
+        assert all(a <= b for a, b in itertools.pairwise(factors[:20]))
+        assert all(a >= b for a, b in itertools.pairwise(factors[:20]))
 
     def test_thirds(self):
         config = TrainingConfig(steps=9, schedule="thirds")
