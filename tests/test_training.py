@@ -192,7 +192,7 @@ class TestConfig:
         assert max(factors) == factors[19] == factors[20] == 1.0
         assert factors[-1] < 0.01
         assert all(a <= b for a, b in itertools.pairwise(factors[:20]))
-        assert all(a >= b for a, b in itertools.pairwise(factors[:20]))
+        assert all(a >= b for a, b in itertools.pairwise(factors[20:]))
 
     def test_thirds(self):
         config = TrainingConfig(steps=9, schedule="thirds")

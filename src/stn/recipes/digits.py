@@ -62,7 +62,7 @@ def mnist_e(model: str, column: str, seed: int) -> Experiment:
 
 def mnist_tc(model: str, column: str, seed: int) -> Experiment:
     """Digits at any place of a 60 x 60 image, among six 6 x 6 crops of other digits."""
-    return _digits("tc", model, column, seed, epochs=12)
+    return _digits("tc", model, column, seed, epochs=20)
 
 
 RECIPES: dict[str, Callable[[str, str, int], Experiment]] = {
