@@ -41,27 +41,47 @@ PAPER = {
 
 
 def mnist_r(model: str, column: str, seed: int) -> Experiment:
-    """Digits rotated by up to 90 degrees either way."""
+    """Digits rotated by up to 90 degrees either way.
+
+    `stn train mnist-r --model MODEL`, quick column, one core (EPYC): 8 epochs; expect 1.8 % in 36 s
+    for st-fcn-affine, 2.7 % for fcn.
+    """
     return _digits("r", model, column, seed, epochs=8)
 
 
 def mnist_rts(model: str, column: str, seed: int) -> Experiment:
-    """Digits rotated by up to 45 degrees, scaled by 0.7-1.2, at any place of a 42 x 42 image."""
+    """Digits rotated by up to 45 degrees, scaled by 0.7-1.2, at any place of a 42 x 42 image.
+
+    `stn train mnist-rts --model MODEL`, quick column, one core (EPYC): 8 epochs; expect 1.9 % in
+    70 s for st-fcn-affine, 12 % for fcn.
+    """
     return _digits("rts", model, column, seed, epochs=8)
 
 
 def mnist_p(model: str, column: str, seed: int) -> Experiment:
-    """Digits in perspective: scaled by 0.75-1, corners moved by 5 px (standard deviation)."""
+    """Digits in perspective: scaled by 0.75-1, corners moved by 5 px (standard deviation).
+
+    `stn train mnist-p --model MODEL`, quick column, one core (EPYC): 8 epochs; expect 4.3 % in 51 s
+    for st-fcn-affine, 12 % for fcn.
+    """
     return _digits("p", model, column, seed, epochs=8)
 
 
 def mnist_e(model: str, column: str, seed: int) -> Experiment:
-    """Digits bent by a thin plate spline: 16 control points moved by 1.5 px."""
+    """Digits bent by a thin plate spline: 16 control points moved by 1.5 px.
+
+    `stn train mnist-e --model MODEL`, quick column, one core (EPYC): 8 epochs; expect 2.2 % in 41 s
+    for st-fcn-affine, 3.2 % for fcn.
+    """
     return _digits("e", model, column, seed, epochs=8)
 
 
 def mnist_tc(model: str, column: str, seed: int) -> Experiment:
-    """Digits at any place of a 60 x 60 image, among six 6 x 6 crops of other digits."""
+    """Digits at any place of a 60 x 60 image, among six 6 x 6 crops of other digits.
+
+    `stn train mnist-tc --model MODEL`, quick column, two cores (EPYC): 20 epochs; expect 3.2 % in
+    171 s for st-fcn-affine, 21 % in 30 s for fcn.
+    """
     return _digits("tc", model, column, seed, epochs=20)
 
 
