@@ -27,6 +27,7 @@ class Family(NamedTuple):
     is_matrix: bool = True
     has_fit: bool = True
     largest: float = 3e38
+    learns: bool = False  # whether it has parameters of its own
 
     def theta(self, batch: int = 2, dtype: torch.dtype = torch.float64, seed: int = 0) -> Tensor:
         noise = torch.Generator().manual_seed(seed)
@@ -55,6 +56,32 @@ def _families(dim: int) -> dict[str, Family]:
             is_matrix=False,
             has_fit=False,  # fits, but many thetas give nearly the same map
         ),
+        "piecewise-affine": Family(
+            lambda: stn.PiecewiseAffine(lattice), spread=0.1, is_matrix=False
+        ),
+        "free-form": Family(lambda: stn.FreeForm(lattice), spread=0.1, is_matrix=False),
+        "displacement": Family(lambda: stn.Displacement(lattice), spread=0.1, is_matrix=False),
+        "velocity": Family(
+            lambda: stn.Velocity((2, 3) if dim == 2 else (1, 2, 2), steps=1),
+            spread=0.06,
+            is_matrix=False,
+            has_fit=False,
+            largest=1e9,
+        ),
+        "cpab": Family(
+            lambda: stn.CPAB((2, 1) if dim == 2 else (1, 2, 1), steps=1),
+            is_matrix=False,
+            has_fit=False,
+            largest=1e9,
+        ),
+        "cpab-free": Family(
+            lambda: stn.CPAB((1,) * dim, zero_boundary=False, steps=1),
+            spread=0.06,
+            is_matrix=False,
+            has_fit=False,
+            largest=1e9,
+        ),
+        "learned-basis": Family(lambda: stn.LearnedBasis(2, lattice), is_matrix=False, learns=True),
         "compose": Family(
             lambda: stn.Compose(stn.Affine(dim), stn.Projective(dim), stn.ThinPlateSpline(lattice)),
             spread=0.06,
@@ -66,7 +93,13 @@ def _families(dim: int) -> dict[str, Family]:
 
 
 TRANSFORMS = {f"{name}-{dim}d": family for dim in (2, 3) for name, family in _families(dim).items()}
-MODES = ("nearest", "bilinear", "bicubic")
+TRANSFORMS |= {
+    "polar-2d": Family(stn.Polar, identity_at_zero=False, is_matrix=False),
+    "log-polar-2d": Family(stn.LogPolar, identity_at_zero=False, is_matrix=False),
+}
+MODES = ("nearest", "bilinear", "bicubic", "lanczos3", "gaussian")
+TORCH_MODES = MODES[:3]
+INTERPOLATING = MODES[:4]  # those that return the image itself at pixel centres
 PADDINGS = ("zeros", "border", "reflection", "mirror", "wrap", "fill")
 TORCH_PADDINGS = ("zeros", "border", "reflection")
 BACKENDS = ("torch", "reference")
@@ -94,6 +127,7 @@ class Sampler(NamedTuple):
         """Those that run this row, written here independently of the code under test."""
         torch_has = (
             self.dim > 1
+            and self.mode in TORCH_MODES
             and (self.dim, self.mode) != (3, "bicubic")
             and self.padding_mode in (*TORCH_PADDINGS, "fill")
         )

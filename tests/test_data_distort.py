@@ -303,9 +303,9 @@ def test_split():
 
 def test_errors():
     images, labels = _digits(8), torch.arange(8)
-    with pytest.raises(ValueError, match="'r', 'rts', 'p', 'e', 'tc', got 'rst'"):
+    with pytest.raises(ValueError, match=r"'r', 'rts', 'p', 'e', 'tc', .* got 'rst'"):
         DigitStream(images, labels, "rst", 4, 0)
-    with pytest.raises(ValueError, match="'tc', got 'x'"):
+    with pytest.raises(ValueError, match=r"task must be .* got 'x'"):
         frozen_set(images, labels, "x", 0)
     with pytest.raises(ValueError, match="clutter_pool, got None"):
         frozen_set(images, labels, "tc", 0)

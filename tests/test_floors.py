@@ -16,7 +16,7 @@ ROOT = Path(__file__).parents[1]
 SOURCE = ROOT / "src" / "stn"
 
 GROUND = {"coords", "linalg", "splines", "_typing", "_checks"}
-CORE = {*GROUND, "sampling", "transforms", "warp"}
+CORE = {*GROUND, "sampling", "transforms", "warp", "annotations"}
 MIDDLE = {"training", "evaluation", "viz"}
 TOP = {"recipes", "cli", "explore", "__main__"}
 MAY_IMPORT = {
@@ -24,6 +24,7 @@ MAY_IMPORT = {
     "sampling": GROUND,
     "transforms": GROUND,  # and see SAMPLING_FROM
     "warp": CORE,
+    "annotations": CORE,
     "nn": CORE,
     "models": {*CORE, "nn"},
     "data": CORE,

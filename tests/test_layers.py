@@ -16,7 +16,11 @@ TRANSFORMS = [
     stn.Projective(),
     stn.ThinPlateSpline((4, 4)),
     stn.Compose(stn.Similarity(), stn.ThinPlateSpline((3, 3))),
+    stn.Velocity((3, 4), steps=1),
+    stn.CPAB((2, 2), steps=1),
+    stn.LearnedBasis(2, (3, 4)),
 ]
+WITHOUT_TILES = (stn.Compose, stn.Velocity, stn.CPAB, stn.LearnedBasis)
 
 
 def layer(transform, size=None, **options):
@@ -91,6 +95,7 @@ class TestEveryTransform:
             *(f"localization.{i}.{kind}" for i in (1, 3, 5) for kind in ("weight", "bias")),
             "head.weight",
             "head.bias",
+            *(f"transform.{name}" for name, _ in transform.named_parameters()),
         }
 
 
@@ -182,7 +187,9 @@ class TestParallel:
         seen = parts(image).flatten().sort().values
         torch.testing.assert_close(seen, torch.arange(64.0), atol=1e-4, rtol=0)
 
-    @pytest.mark.parametrize("transform", TRANSFORMS[:-1], ids=repr)
+    @pytest.mark.parametrize(
+        "transform", [t for t in TRANSFORMS if not isinstance(t, WITHOUT_TILES)], ids=repr
+    )
     def test_tile_works_for_every_family_with_a_fit(self, transform):
         parts = stn.ParallelTransformers(
             DenseLocalization((1, 8, 8)), transform, 2, initial_theta="tile"

@@ -37,6 +37,12 @@ def kernel(d, mode):
     d = abs(d)
     if mode == "bilinear":
         return max(0.0, 1 - d)
+    if mode == "gaussian":
+        return max(0.0, math.exp(-2 * d * d) - math.exp(-18))
+    if mode == "lanczos3":
+        x = math.pi * d
+        wave = 3 * math.sin(x) * math.sin(x / 3) / x**2 if d else 1.0
+        return wave if d < 3 else 0.0
     if d < 1:
         return 1.25 * d**3 - 2.25 * d**2 + 1
     return -0.75 * (d**3 - 5 * d**2 + 8 * d - 4) if d < 2 else 0.0
@@ -50,9 +56,10 @@ def oracle(image, px, sampler, fill=0.0):
             # Python rounds half to even. A wrapped image is periodic, its ties too.
             taps = [(round(x % n if sampler.padding_mode == "wrap" else x), 1.0)]
         else:
-            taps = [
-                (i, kernel(x - i, sampler.mode)) for i in range(math.floor(x) - 2, math.ceil(x) + 3)
-            ]
+            places = range(math.floor(x) - 3, math.ceil(x) + 4)
+            taps = [(i, kernel(x - i, sampler.mode)) for i in places]
+            total = sum(w for _, w in taps)
+            taps = [(i, w / total) for i, w in taps]
         axes.append(
             [(extend(i, n, sampler.padding_mode, sampler.align_corners), w) for i, w in taps]
         )

@@ -66,8 +66,8 @@ def test_huge_coordinates_follow_the_padding_mode(sampler, dtype):
     corners = image[0, 0]
     for axis in range(dim):
         corners = corners.index_select(axis, torch.tensor([0, corners.shape[axis] - 1]))
-    # A cubic kernel's weights overshoot the range of the image, by less than a third a axis.
-    slack = (4 / 3) ** dim - 1 if sampler.mode == "bicubic" else 0
+    # These kernels' weights overshoot the range of the image, by less than a third an axis.
+    slack = (4 / 3) ** dim - 1 if sampler.mode in ("bicubic", "lanczos3") else 0
     for backend in sampler.backends:
         out, to_image, to_grid = sample_with_gradients(sampler, image, grid, backend)
         assert out.isfinite().all()

@@ -15,6 +15,12 @@ def widen(tensor: Tensor) -> Tensor:
     return tensor.float() if tensor.dtype in (torch.float16, torch.bfloat16) else tensor
 
 
+def keep_wide(tensor: Tensor, fn: Callable[[Tensor], Tensor]) -> Tensor:
+    """fn(tensor), a move or a cast, but no cast to half precision."""
+    moved = fn(tensor)
+    return moved if widen(moved) is moved else tensor.to(moved.device)
+
+
 def full_precision(function: F) -> F:
     """Run `function` outside autocast, which would round coordinates to half precision."""
 

@@ -77,6 +77,19 @@ def identity_pixels(
     return _mesh(axes)
 
 
+def jacobian_pixels(
+    jacobian: Tensor, size: Sequence[int], input_size: Sequence[int], align_corners: bool
+) -> Tensor:
+    """d source px_i / d target px_j (…, dim, dim) of a normalised `jacobian` minus the identity."""
+    jacobian = jacobian.double()
+    less = 1 if align_corners else 0
+    unit = (_axes(input_size, jacobian) - less) / 2
+    n_out = _axes(size, jacobian) - less
+    step = torch.where(n_out > 0, 2 / n_out.clamp(min=1), 0)  # between two target pixels
+    base = torch.where(n_out > 0, unit * step, 1)  # as identity_pixels
+    return torch.diag(base) + jacobian * unit.unsqueeze(-1) * step
+
+
 def to_pixels(points: Tensor, size: Sequence[int], align_corners: bool) -> Tensor:
     """Normalised points to px, by the formula and in the order of operations of grid_sample."""
     points = points.double()

@@ -151,3 +151,133 @@ def _normalised(points: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
     move[..., :dim, :dim] *= scale
     move[..., :dim, dim:] = -scale * mean.mT
     return scale * (points - mean), move
+
+
+def bounded_root(matrix: Tensor, bound: float) -> Tensor:
+    """f(M) of symmetric (…, n, n) M >= 0 with f(x) = sqrt(x) between 1 and bound, constant beyond.
+
+    Derivatives up to the second are right at repeated eigenvalues too, where those of the
+    eigenvectors do not exist; a third one raises.
+    """
+    return _BoundedRoot.apply(matrix, bound)  # type: ignore[return-value]
+
+
+class _Spectrum:
+    """Eigenvectors, and divided differences of f: first f[i, j] and second f[i, j, k].
+
+    f is made of three pieces: 1, sqrt, bound. Within one the differences have closed forms without
+    cancellation; between two the eigenvalues differ.
+    """
+
+    def __init__(self, matrix: Tensor, bound: float):
+        self.values, self.u = torch.linalg.eigh(matrix)
+        root = self.values.clamp(min=0).sqrt()
+        low, high = self.values <= 1 + 1e-9, root >= bound
+        self.f = torch.where(low, 1.0, root).clamp(max=bound)
+        self.piece = high.long() - low.long()
+        s, x = self.f, self.values
+        same = self.piece.unsqueeze(-1) == self.piece.unsqueeze(-2)
+        gap = torch.where(same, 1.0, x.unsqueeze(-1) - x.unsqueeze(-2))
+        total = s.unsqueeze(-1) + s.unsqueeze(-2)
+        inner = (self.piece == 0).unsqueeze(-1) / total
+        self.first = torch.where(same, inner, (s.unsqueeze(-1) - s.unsqueeze(-2)) / gap)
+        self.same, self.gap, self.total = same, gap, total
+
+    def second(self) -> Tensor:
+        d = self.first
+        dij, djk, dik = d.unsqueeze(-1), d.unsqueeze(-3), d.unsqueeze(-2)
+        sij, sik = self.same.unsqueeze(-1), self.same.unsqueeze(-2)
+        gij, gik = self.gap.unsqueeze(-1), self.gap.unsqueeze(-2)
+        t = self.total
+        inner = t.unsqueeze(-1) * t.unsqueeze(-3) * t.unsqueeze(-2)
+        inner = torch.where((self.piece == 0)[..., None, None], -1 / inner, 0)
+        # f[i, j, k] = (f[j, k] - f[i, k]) / (x_j - x_i), or with k in the place of j.
+        across = torch.where(sij, (djk - dij) / -gik, (djk - dik) / -gij)
+        return torch.where(sij & sik, inner, across)
+
+    def turned(self, matrix: Tensor) -> Tensor:
+        return self.u.mT @ matrix @ self.u
+
+    def back(self, matrix: Tensor) -> Tensor:
+        return self.u @ matrix @ self.u.mT
+
+
+class _BoundedRoot(torch.autograd.Function):
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(matrix: Tensor, bound: float) -> Tensor:  # pyright: ignore
+        spectrum = _Spectrum(matrix, bound)
+        return (spectrum.u * spectrum.f.unsqueeze(-2)) @ spectrum.u.mT
+
+    @staticmethod
+    def setup_context(ctx, inputs, output):
+        ctx.save_for_backward(inputs[0])
+        ctx.save_for_forward(inputs[0])
+        ctx.bound = inputs[1]
+
+    @staticmethod
+    def backward(ctx, grad):  # pyright: ignore
+        return _RootSlope.apply(ctx.saved_tensors[0], grad, ctx.bound), None
+
+    @staticmethod
+    def jvp(ctx, tangent, _):  # pyright: ignore
+        return _RootSlope.apply(ctx.saved_tensors[0], tangent, ctx.bound)
+
+
+class _RootSlope(torch.autograd.Function):
+    """Derivative of f at M along E: U (f[i, j] * U^T E U) U^T (Daleckii and Krein, 1965)."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(matrix: Tensor, along: Tensor, bound: float) -> Tensor:  # pyright: ignore
+        spectrum = _Spectrum(matrix, bound)
+        return spectrum.back(spectrum.first * spectrum.turned(along))
+
+    @staticmethod
+    def setup_context(ctx, inputs, output):
+        ctx.save_for_backward(*inputs[:2])
+        ctx.save_for_forward(*inputs[:2])
+        ctx.bound = inputs[2]
+
+    @staticmethod
+    def backward(ctx, grad):  # pyright: ignore
+        matrix, along = ctx.saved_tensors
+        to_matrix = _RootCurve.apply(matrix, along.mT, grad, ctx.bound)
+        return to_matrix, _RootSlope.apply(matrix, grad, ctx.bound), None
+
+    @staticmethod
+    def jvp(ctx, to_matrix, to_along, _):  # pyright: ignore
+        matrix, along = ctx.saved_tensors
+        total = torch.zeros_like(matrix)
+        if to_matrix is not None:
+            total = total + _RootCurve.apply(matrix, along, to_matrix, ctx.bound)
+        if to_along is not None:
+            total = total + _RootSlope.apply(matrix, to_along, ctx.bound)
+        return total
+
+
+class _RootCurve(torch.autograd.Function):
+    """Second derivative of f at M along A and B, or the adjoint of the first's derivative."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(matrix: Tensor, a: Tensor, b: Tensor, bound: float) -> Tensor:  # pyright: ignore
+        spectrum = _Spectrum(matrix, bound)
+        a, b = spectrum.turned(a), spectrum.turned(b)
+        pairs = a.unsqueeze(-1) * b.unsqueeze(-3) + b.unsqueeze(-1) * a.unsqueeze(-3)
+        return spectrum.back((spectrum.second() * pairs).sum(-2))
+
+    @staticmethod
+    def setup_context(ctx, inputs, output):
+        pass
+
+    @staticmethod
+    def backward(ctx, grad):  # pyright: ignore
+        raise NotImplementedError("antialiased warps have no third derivative")
+
+    @staticmethod
+    def jvp(ctx, *tangents):  # pyright: ignore
+        raise NotImplementedError("antialiased warps have no third derivative")

@@ -7,9 +7,12 @@ from torch import Tensor
 
 from . import coords, linalg
 from ._checks import check_choice, check_floating, check_size, full_precision, shape_of, widen
-from .sampling.functional import Fill, sample
+from .sampling.antialias import differences
+from .sampling.functional import Fill, Options, sample
+from .sampling.kernels import Mode
 from .transforms import Transform
-from .transforms.projective import homogeneous_displacement, in_front
+from .transforms.linear import LinearTransform
+from .transforms.projective import NEAREST_W, homogeneous_displacement, in_front
 
 
 @full_precision
@@ -19,9 +22,11 @@ def warp(
     theta: Tensor,
     size: Sequence[int] | int | None = None,
     *,
-    mode: str = "bilinear",
+    mode: Mode = "bilinear",
     padding_mode: str = "zeros",
     align_corners: bool = False,
+    antialias: bool = False,
+    gradient_blur_px: float = 0.0,
     fill: Fill = 0.0,
     backend: str | None = None,
 ) -> Tensor:
@@ -34,6 +39,7 @@ def warp(
             not copied. B may be 1 in either. Computed in float32 or wider, under autocast too.
         size: output (H, W) or (D, H, W); None for the input's own.
         mode, padding_mode, align_corners, fill, backend: as in `grid_sample`.
+        antialias, gradient_blur_px: as in `grid_sample`; the shrinking is read from the transform.
 
     Returns:
         (B, C, *size), or (B, K, C, *size).
@@ -60,10 +66,13 @@ def warp(
     check_floating(theta, "theta")
     many = theta.dim() == 3
     rows = theta.flatten(0, 1) if many else theta
-    px = transform.source_pixels(rows, size, input_size, align_corners)
-    px = px.unflatten(0, theta.shape[:2]) if many else px
-    px = px.unflatten(-2, size)
-    return sample(input, px, mode, padding_mode, align_corners, fill, backend)
+    px = transform.source_pixels(rows, size, input_size, align_corners).unflatten(1, size)
+    slopes = _slopes(transform, rows, size, input_size, align_corners) if antialias else None
+    if many:
+        px = px.unflatten(0, theta.shape[:2])
+        slopes = None if slopes is None else slopes.unflatten(0, theta.shape[:2])
+    options = Options(mode, padding_mode, align_corners, antialias, gradient_blur_px, fill, backend)
+    return sample(input, px, options, slopes)
 
 
 @full_precision
@@ -72,9 +81,11 @@ def warp_matrix(
     matrix: Tensor,
     size: Sequence[int] | int | None = None,
     *,
-    mode: str = "bilinear",
+    mode: Mode = "bilinear",
     padding_mode: str = "zeros",
     align_corners: bool = False,
+    antialias: bool = False,
+    gradient_blur_px: float = 0.0,
     fill: Fill = 0.0,
     backend: str | None = None,
 ) -> Tensor:
@@ -83,7 +94,7 @@ def warp_matrix(
     Args:
         input: (B, C, H, W) or (B, C, D, H, W), any float type.
         matrix: affine (B, 2, 3) or (B, 3, 4), projective (B, 3, 3) or (B, 4, 4).
-        size, mode, padding_mode, align_corners, fill, backend: as in `warp`.
+        size, and the options from mode to backend: as in `warp`.
 
     Returns:
         (B, C, *size). Points with w <= 0 under a projective matrix read `fill`.
@@ -114,7 +125,13 @@ def warp_matrix(
         shift = homogeneous_displacement(matrix - eye, points)
         shift = torch.where(in_front(matrix - eye, points).unsqueeze(-1), shift, torch.nan)
     px = coords.shifted_pixels(shift, size, input_size, align_corners).unflatten(1, size)
-    return sample(input, px, mode, padding_mode, align_corners, fill, backend)
+    slopes = None
+    if antialias:
+        slopes = _matrix_jacobian(matrix, points) - eye[:dim, :dim]
+        slopes = coords.jacobian_pixels(slopes, size, input_size, align_corners)
+        slopes = slopes.unflatten(1, size if slopes.shape[1] > 1 else (1,) * dim)
+    options = Options(mode, padding_mode, align_corners, antialias, gradient_blur_px, fill, backend)
+    return sample(input, px, options, slopes)
 
 
 @full_precision
@@ -123,9 +140,11 @@ def warp_flow(
     flow: Tensor,
     *,
     unit: str = "px",
-    mode: str = "bilinear",
+    mode: Mode = "bilinear",
     padding_mode: str = "zeros",
     align_corners: bool = False,
+    antialias: bool = False,
+    gradient_blur_px: float = 0.0,
     fill: Fill = 0.0,
     backend: str | None = None,
 ) -> Tensor:
@@ -135,7 +154,7 @@ def warp_flow(
         input: (B, C, H, W) or (B, C, D, H, W), any float type.
         flow: (B, *T, dim), the displacement (x, y[, z]) of the source from the target's place.
         unit: of the flow: "px", pixels of the input, or "normalized".
-        mode, padding_mode, align_corners, fill, backend: as in `warp`.
+        The options from mode to backend: as in `warp`.
 
     Returns:
         (B, C, *T).
@@ -163,11 +182,94 @@ def warp_flow(
         )
     size = tuple(flow.shape[1:-1])
     shift = widen(flow).flatten(1, -2)
+    base = coords.identity_pixels(size, input_size, align_corners, shift.device)
     if unit == "px":
-        px = coords.identity_pixels(size, input_size, align_corners, shift.device) + shift
+        px = base + shift
     else:
         px = coords.shifted_pixels(shift, size, input_size, align_corners)
-    return sample(input, px.unflatten(1, size), mode, padding_mode, align_corners, fill, backend)
+    slopes = None
+    if antialias:
+        # Of the shift alone, so that an output one pixel wide knows how much it shrinks.
+        slopes = differences((px - base).unflatten(1, size), dim)
+        slopes = slopes + coords.jacobian_pixels(
+            torch.zeros_like(slopes), size, input_size, align_corners
+        )
+    options = Options(mode, padding_mode, align_corners, antialias, gradient_blur_px, fill, backend)
+    return sample(input, px.unflatten(1, size), options, slopes)
+
+
+@full_precision
+def splat(
+    values: Tensor,
+    transform: Transform,
+    theta: Tensor,
+    size: Sequence[int] | int,
+    *,
+    mode: Mode = "bilinear",
+    padding_mode: str = "zeros",
+    align_corners: bool = False,
+    antialias: bool = False,
+) -> Tensor:
+    """Spread values back to where a warp read them: the adjoint of `warp`.
+
+    splat(values)[m] = sum_t k(T_theta(t) - m) values[t], so that for every image x
+    <warp(x), values> = <x, splat(values)>.
+
+    Args:
+        values: (B, C, *T), any float type; what a warp to size T would return.
+        transform: the family T, target -> source as in `warp`.
+        theta: (B, P); or (B, K, P) with values (B, K, C, *T), which are summed over K. B may be 1.
+        size: of the image that the warp would read, (H, W) or (D, H, W).
+        mode, padding_mode, align_corners, antialias: as in `warp`. What falls outside is dropped
+            under "zeros" and "fill" and put where the warp would have read under the others.
+
+    Returns:
+        (B, C, *size), of the type of values. Sums: for means divide by the splat of ones.
+
+    Raises:
+        ValueError, TypeError: shapes, types or options that do not fit.
+
+    Note:
+        Differentiable in values, where the derivative is `warp`, theta and a Kernel's parameters.
+        Values at points that are not finite are dropped.
+
+    Example:
+        >>> theta = torch.tensor([[0.5, 0.0]])  # reads one pixel to the right
+        >>> values = torch.tensor([[[[1.0, 2.0, 3.0, 4.0]]]])
+        >>> stn.splat(values, stn.Translation(), theta, (1, 4)).flatten().tolist()
+        [0.0, 1.0, 2.0, 3.0]
+    """
+    size = check_size(size, transform.dim)
+    check_floating(values, "values")
+    check_floating(theta, "theta")
+    lead = theta.dim() - 1
+    if theta.dim() not in (2, 3) or values.dim() != lead + 1 + transform.dim:
+        raise ValueError(
+            f"values must have shape (B, C, *T) with {transform.dim} axes T for theta (B, P), or "
+            f"(B, K, C, *T) for theta (B, K, P), got {shape_of(values)} and {shape_of(theta)}"
+        )
+    batch, target = values.shape[0], tuple(values.shape[lead + 1 :])
+    if theta.shape[0] not in (1, batch) or theta.shape[1:-1] != values.shape[1:lead]:
+        raise ValueError(
+            f"values and theta must agree in their batch, got {shape_of(values)} and "
+            f"{shape_of(theta)}"
+        )
+
+    def read(image: Tensor) -> Tensor:
+        return warp(
+            image,
+            transform,
+            theta,
+            target,
+            mode=mode,
+            padding_mode=padding_mode,
+            align_corners=align_corners,
+            antialias=antialias,
+        )
+
+    wide = widen(values)
+    image = wide.new_zeros(batch, values.shape[lead], *size)
+    return torch.func.vjp(read, image)[1](wide)[0].to(values.dtype)
 
 
 def _check(input: Tensor, owner: str, dim: int | None = None) -> tuple[int, ...]:
@@ -177,3 +279,37 @@ def _check(input: Tensor, owner: str, dim: int | None = None) -> tuple[int, ...]
         axes = {2: "(B, C, H, W)", 3: "(B, C, D, H, W)", None: "(B, C, H, W) or (B, C, D, H, W)"}
         raise ValueError(f"{owner} warps images of shape {axes[dim]}, got {shape_of(input)}")
     return tuple(input.shape[2:])
+
+
+def _slopes(
+    transform: Transform,
+    theta: Tensor,
+    size: tuple[int, ...],
+    input_size: tuple[int, ...],
+    align_corners: bool,
+) -> Tensor:
+    """d source px / d target px (B, *size, dim, dim), of size 1 along T where it is constant."""
+    # As in source_pixels: a row that is not finite would turn its zero gradient into NaN.
+    theta = theta.masked_fill(~theta.isfinite().all(-1, keepdim=True), 0)
+    points = coords.target_points(size, align_corners, widen(theta).dtype, theta.device)
+    constant = isinstance(transform, LinearTransform)
+    slopes = transform.jacobian(theta, points[:1] if constant else points)
+    slopes = slopes - torch.eye(transform.dim, dtype=slopes.dtype, device=slopes.device)
+    slopes = coords.jacobian_pixels(slopes, size, input_size, align_corners)
+    return slopes.unflatten(1, (1,) * len(size) if constant else size)
+
+
+def _matrix_jacobian(matrix: Tensor, points: Tensor) -> Tensor:
+    """d source_i / d target_j (B, 1 or N, dim, dim) of affine or projective matrices."""
+    dim = points.shape[-1]
+    # A row that is not finite would turn its zero gradient into NaN.
+    matrix = matrix.masked_fill(~matrix.isfinite().flatten(1).all(-1)[:, None, None], 0)
+    if matrix.shape[1] == dim:
+        return matrix[:, None, :, :dim]
+    hom = linalg.apply_affine(matrix, points).unsqueeze(-1)
+    w = hom[..., -1:, :]
+    front = w > NEAREST_W
+    w = torch.where(front, w, 1)
+    source = torch.where(front, hom[..., :-1, :], 0) / w
+    slope = (matrix[:, None, :dim, :dim] - source * matrix[:, None, dim:, :dim]) / w
+    return torch.where(front, slope, 0)

@@ -1,17 +1,30 @@
-"""Streams and frozen sets of distorted digits."""
+"""The tasks by name, their streams and their frozen sets."""
 
 import hashlib
+import math
+from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
 import torch
 from torch import Generator, Tensor
 
 from .._checks import shape_of
-from .distort import Pose, distortion_named
+from .addition import Addition
+from .distort import DISTORTIONS, Clutter, Pose, Task
 from .mnist import Mnist
+from .volumes import Volumes
 
 HELD_OUT = 5000
 CHUNK = 1000
+CHUNK_PX = 4_000_000
+
+TASKS: Mapping[str, Task] = {
+    **DISTORTIONS,
+    "addition": Addition(),
+    "colocalization": Clutter(crops=0, canvas=(84, 84)),
+    "colocalization-cluttered": Clutter(crops=16, canvas=(84, 84)),
+    "volumes": Volumes(),
+}
 
 
 class Split(NamedTuple):
@@ -30,7 +43,7 @@ class Splits(NamedTuple):
 
 
 class FrozenSet(NamedTuple):
-    """Distorted images float32 (N, 1, H, W) in [0, 1], labels int64 (N,), and poses."""
+    """Images float32 (N, C, *canvas) in [0, 1], labels int64 (N,), and poses."""
 
     images: Tensor
     labels: Tensor
@@ -48,23 +61,24 @@ def split_mnist(mnist: Mnist) -> Splits:
 
 
 class DigitStream:
-    """Training batches without end, distorted afresh each time; a pure function of (seed, step).
+    """Training batches without end, drawn afresh each time; a pure function of (seed, step).
 
     Every epoch is a permutation of the images drawn from (seed, epoch), cut into whole batches; a
-    ragged rest is dropped. Distortions are drawn from (seed, step). Nothing is remembered between
+    ragged rest is dropped. A task of several digits pairs several permutations; the label is the
+    sum of its digits'. Distortions are drawn from (seed, step). Nothing is remembered between
     calls, so training resumes at any step, and all devices see the same data.
 
     Args:
         images: uint8 (N, 28, 28).
         labels: (N,) whole numbers.
-        distortion: "r", "rts", "p", "e" or "tc".
+        task: a name in `TASKS`.
         batch_size: images per batch, 1 to N.
         seed: any integer; distinct seeds give unrelated streams.
         device: where batches are made and returned.
-        clutter_pool: uint8 (M, 28, 28), for the clutter of "tc"; None for `images`.
+        clutter_pool: uint8 (M, 28, 28), where clutter comes from; None for `images`.
 
     Raises:
-        ValueError: an unknown distortion, or shapes or sizes that do not fit.
+        ValueError: an unknown task, or shapes or sizes that do not fit.
 
     Example:
         >>> from stn.data import DigitStream
@@ -78,19 +92,19 @@ class DigitStream:
         self,
         images: Tensor,
         labels: Tensor,
-        distortion: str,
+        task: str,
         batch_size: int,
         seed: int,
         device: torch.device | str = "cpu",
         clutter_pool: Tensor | None = None,
     ):
-        _check_digits(images, labels)
+        check_digits(images, labels)
         if not 1 <= batch_size <= len(images):
             raise ValueError(
                 f"batch_size must be from 1 to the number of images, {len(images)}, got "
                 f"{batch_size}"
             )
-        self.name, self.distortion = distortion, distortion_named(distortion)
+        self.name, self.task = task, task_named(task)
         self.batch_size, self.seed = batch_size, seed
         self.images, self.labels = images.to(device), labels.to(device).long()
         self.clutter_pool = self.images if clutter_pool is None else clutter_pool.to(device)
@@ -101,78 +115,111 @@ class DigitStream:
         return len(self.images) // self.batch_size
 
     def batch(self, step: int) -> tuple[Tensor, Tensor]:
-        """Batch number `step`, from 0: images float32 (B, 1, H, W) in [0, 1], labels int64 (B,)."""
+        """Batch number `step`, from 0: images float32 (B, C, *canvas), labels int64 (B,)."""
         if step < 0:
             raise ValueError(f"step must not be negative, got {step}")
         epoch, place = divmod(step, self.steps_per_epoch)
-        rows = self._permutation(epoch)[place * self.batch_size : (place + 1) * self.batch_size]
+        rows = self._orders(epoch)[place * self.batch_size : (place + 1) * self.batch_size]
         rows = rows.to(self.images.device)
-        generator = _generator("stream", self.name, self.seed, step)
-        clean = _as_float(self.images[rows])
-        return self.distortion(clean, generator, self.clutter_pool).images, self.labels[rows]
+        generator = generator_of("stream", self.name, self.seed, step)
+        drawn = self.task(self.images[rows].float().div_(255), generator, self.clutter_pool)
+        return drawn.images, self.labels[rows].sum(-1)
 
-    def _permutation(self, epoch: int) -> Tensor:
+    def _orders(self, epoch: int) -> Tensor:
+        """Rows (N, digits) of the images, in the order of an epoch."""
         if self._order is None or self._order[0] != epoch:
-            order = torch.randperm(
-                len(self.images), generator=_generator("order", self.seed, epoch)
-            )
-            self._order = (epoch, order)
+            generator = generator_of("order", self.seed, epoch)
+            count = len(self.images)
+            orders = [torch.randperm(count, generator=generator) for _ in range(self.task.digits)]
+            self._order = (epoch, torch.stack(orders, -1))
         return self._order[1]
 
 
 def frozen_set(
     images: Tensor,
     labels: Tensor,
-    distortion: str,
+    task: str,
     seed: int,
     repeat: int = 0,
     clutter_pool: Tensor | None = None,
 ) -> FrozenSet:
-    """A distorted set that is the same every time, for validation and test.
+    """A set of a task that is the same every time, for validation and test.
 
-    Distortions are drawn from (seed, repeat, chunk) in chunks of 1,000 images, so a set begins as
-    that of its first thousands of images does.
+    All that is random is drawn from (seed, repeat, chunk) in chunks of 1,000 images, fewer where
+    they have more than 4,000 values each, so a set begins as that of its first chunks does. For a
+    task of several digits, the first is the image in its order, the others come from its chunk.
 
     Args:
         images: uint8 (N, 28, 28), on any device.
         labels: (N,) whole numbers.
-        distortion: "r", "rts", "p", "e" or "tc".
+        task: a name in `TASKS`.
         seed: any integer.
         repeat: number of the copy, for averaging over several distortions of each image.
-        clutter_pool: uint8 (M, 28, 28), needed by "tc": the training images.
+        clutter_pool: uint8 (M, 28, 28), needed where there is clutter: the training images.
 
     Returns:
         FrozenSet of N images in the order given, on images' device.
 
     Raises:
-        ValueError: an unknown distortion, shapes that do not fit, or "tc" without clutter_pool.
+        ValueError: an unknown task, shapes that do not fit, or clutter without clutter_pool.
     """
-    _check_digits(images, labels)
-    distort = distortion_named(distortion)
-    parts = [
-        distort(
-            _as_float(chunk), _generator("frozen", distortion, seed, repeat, number), clutter_pool
-        )
-        for number, chunk in enumerate(images.split(CHUNK))
-    ]
-    pose = Pose(*(torch.cat(field) for field in zip(*(part.pose for part in parts), strict=True)))
+    parts = list(frozen_chunks(images, labels, task, seed, repeat, clutter_pool))
+    fields = zip(*(part.pose for part in parts), strict=True)
     return FrozenSet(
-        torch.cat([part.images for part in parts]), labels.to(images.device).long(), pose
+        torch.cat([part.images for part in parts]),
+        torch.cat([part.labels for part in parts]),
+        Pose(*(torch.cat(field) for field in fields)),
     )
 
 
-def _as_float(images: Tensor) -> Tensor:
-    return images.unsqueeze(1).float().div_(255)
+def frozen_chunks(
+    images: Tensor,
+    labels: Tensor,
+    task: str,
+    seed: int,
+    repeat: int = 0,
+    clutter_pool: Tensor | None = None,
+) -> Iterator[FrozenSet]:
+    """The chunks of `frozen_set`, made one at a time: 10,000 volumes at once would take 9 GB.
+
+    Args:
+        images, labels, task, seed, repeat, clutter_pool: as in `frozen_set`.
+
+    Yields:
+        FrozenSets that, one after the other, are that of `frozen_set`.
+    """
+    check_digits(images, labels)
+    chosen = task_named(task)
+    labels = labels.to(images.device).long()
+    values = chosen.digits * math.prod(chosen.canvas)
+    chunk = min(CHUNK, max(1, CHUNK_PX // values))
+    for number, rows in enumerate(torch.arange(len(images)).split(chunk)):
+        generator = generator_of("frozen", task, seed, repeat, number)
+        others = [
+            rows[torch.randperm(len(rows), generator=generator)] for _ in range(chosen.digits - 1)
+        ]
+        rows = torch.stack([rows, *others], -1).to(images.device)
+        clean = images[rows].float().div_(255)
+        drawn, pose = chosen(clean, generator, clutter_pool)
+        yield FrozenSet(drawn, labels[rows].sum(-1), pose)
 
 
-def _generator(*parts: str | int) -> Generator:
+def task_named(name: str) -> Task:
+    """The task of a name in `TASKS`; ValueError for other names."""
+    if name not in TASKS:
+        known = ", ".join(repr(known) for known in TASKS)
+        raise ValueError(f"task must be one of {known}, got {name!r}")
+    return TASKS[name]
+
+
+def generator_of(*parts: str | int) -> Generator:
     """A CPU generator seeded by the hash of its parts: near seeds and steps are unrelated."""
     key = "/".join(str(part) for part in parts).encode()
     seed = int.from_bytes(hashlib.sha256(key).digest()[:8], "big", signed=True)
     return Generator().manual_seed(seed)
 
 
-def _check_digits(images: Tensor, labels: Tensor) -> None:
+def check_digits(images: Tensor, labels: Tensor) -> None:
     if images.dtype != torch.uint8 or images.dim() != 3 or images.shape[1:] != (28, 28):
         raise ValueError(
             f"images must be uint8 of shape (N, 28, 28), got {images.dtype} {shape_of(images)}"

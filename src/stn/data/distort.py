@@ -1,8 +1,8 @@
-"""The distortions of MNIST in the paper's Table 1: R, RTS, P, E and TC.
+"""What a task is, and the distortions of MNIST in the paper's Table 1: R, RTS, P, E and TC.
 
-Every distortion is a frozen set of numbers and a function of (images, generator): parameters are
-drawn on the CPU from the caller's generator and then moved to the images' device, so that all
-devices see the same data. Distortions draw anew at each call.
+Every task is a frozen set of numbers and a function of (images, generator): parameters are drawn
+on the CPU from the caller's generator and then moved to the images' device, so that all devices
+see the same data. Tasks draw anew at each call.
 """
 
 import functools
@@ -27,14 +27,15 @@ class Pose(NamedTuple):
     """How each digit was drawn, for measuring what a transformer undoes.
 
     A similarity that undoes it has, target -> source, this angle, this scale (times 28 px over the
-    canvas) and this centre as its shift.
+    canvas) and this centre as its shift. Where images hold two digits, all fields have a second
+    axis of two.
 
     Fields:
         angle_rad: (B,) the digit's rotation, positive from x to y, which is clockwise as displayed;
-            0 for P and E, whose maps have no one angle.
+            0 for P and E, whose maps have no one angle. In volumes a rotation vector (B, 3).
         scale: (B,) size of the digit over its size in MNIST.
         centre: (B, 2) where the centre of the digit's 28x28 box lies in the canvas, (x, y)
-            normalised to [-1, 1] between the canvas's edges.
+            normalised to [-1, 1] between the canvas's edges. In volumes (B, 3), (x, y, z).
     """
 
     angle_rad: Tensor
@@ -42,40 +43,51 @@ class Pose(NamedTuple):
     centre: Tensor
 
 
-class Distorted(NamedTuple):
-    """Distorted images float32 (B, 1, H, W) in [0, 1], and the pose of each digit."""
+class Drawn(NamedTuple):
+    """Images float32 (B, C, *canvas) in [0, 1] with digits in them, and the pose of each digit."""
 
     images: Tensor
     pose: Pose
 
 
-class Distortion(Protocol):
-    """What all distortions share: a canvas (H, W), px, and a call."""
+class Task(Protocol):
+    """What all tasks share: C digits to an image, a canvas (H, W) or (D, H, W), px, and a call."""
 
     @property
-    def canvas(self) -> tuple[int, int]: ...
+    def digits(self) -> int: ...
+
+    @property
+    def canvas(self) -> tuple[int, ...]: ...
 
     def __call__(
         self, images: Tensor, generator: Generator, clutter_pool: Tensor | None = None
-    ) -> Distorted:
-        """Distort a batch of digits.
+    ) -> Drawn:
+        """Draw a batch of digits into canvases.
 
         Args:
-            images: (B, 1, 28, 28) float in [0, 1], background 0, on any device.
+            images: (B, C, 28, 28) float in [0, 1], background 0, on any device, C = `digits`.
             generator: a CPU generator; its state decides all that is random, and moves on.
-            clutter_pool: uint8 (N, 28, 28), where the clutter of TC comes from; others ignore it.
+            clutter_pool: uint8 (N, 28, 28), where clutter comes from; tasks without ignore it.
 
         Returns:
-            Distorted: images float32 (B, 1, *canvas) in [0, 1] and their Pose, on images' device.
+            Drawn: images float32 (B, C, *canvas) in [0, 1] and their Pose, on images' device.
 
         Raises:
-            ValueError, TypeError: images of another shape or type, or TC without a clutter_pool.
+            ValueError, TypeError: images of another shape or type, or no clutter_pool for clutter.
         """
         ...
 
 
+class OneDigit:
+    """A task whose images hold one digit each."""
+
+    @property
+    def digits(self) -> int:
+        return 1
+
+
 @dataclass(frozen=True)
-class Place:
+class Place(OneDigit):
     """R and RTS: rotate, scale and place at random, bilinear.
 
     The angle is U[-max, max], the scale U[low, high], and the centre uniform over all places where
@@ -91,14 +103,14 @@ class Place:
 
     def __call__(
         self, images: Tensor, generator: Generator, clutter_pool: Tensor | None = None
-    ) -> Distorted:
-        count = _checked(images)
+    ) -> Drawn:
+        count = checked_digits(images, self.digits)
         limit = math.radians(self.max_angle_deg)
-        angle = _uniform((count,), -limit, limit, generator)
-        scale = _uniform((count,), *self.scales, generator)
+        angle = uniform((count,), -limit, limit, generator)
+        scale = uniform((count,), *self.scales, generator)
         extent = torch.tensor([self.canvas[1], self.canvas[0]], dtype=torch.float32)
         room = (1 - SIDE_PX * scale.unsqueeze(-1) / extent).clamp(min=0)
-        centre = room * _uniform((count, 2), -1, 1, generator)
+        centre = room * uniform((count, 2), -1, 1, generator)
 
         cos, sin = angle.cos(), angle.sin()
         back = torch.stack([cos, sin, -sin, cos], -1).unflatten(-1, (2, 2))
@@ -106,11 +118,11 @@ class Place:
         offset = torch.cat([linear - torch.eye(2), -linear @ centre.unsqueeze(-1)], -1)
         theta = offset.flatten(1).to(images.device)
         drawn = warp(images.float(), Affine(), theta, self.canvas).clamp_(0, 1)
-        return Distorted(drawn, _pose(angle, scale, centre, images))
+        return Drawn(drawn, pose_on(images, angle, scale, centre))
 
 
 @dataclass(frozen=True)
-class MoveCorners:
+class MoveCorners(OneDigit):
     """P: scale by U[low, high], then move each corner of the image by N(0, sigma), bilinear.
 
     Four corners whose quadrilateral comes out folded, mirrored or within a hair of it, or beside
@@ -127,9 +139,9 @@ class MoveCorners:
 
     def __call__(
         self, images: Tensor, generator: Generator, clutter_pool: Tensor | None = None
-    ) -> Distorted:
-        count = _checked(images)
-        scale = _uniform((count,), *self.scales, generator)
+    ) -> Drawn:
+        count = checked_digits(images, self.digits)
+        scale = uniform((count,), *self.scales, generator)
         corners = torch.tensor([[-1.0, -1.0], [1.0, -1.0], [1.0, 1.0], [-1.0, 1.0]])
         noise = torch.randn(DRAWS, count, 4, 2, generator=generator) * (2 * self.sigma_px / SIDE_PX)
         good = keeps_orientation(corners + noise)
@@ -141,11 +153,11 @@ class MoveCorners:
         theta = transform.fit((corners + noise).double(), source).float()
         centre = transform.inverse_points(theta, torch.zeros(1, 2)).squeeze(1)
         drawn = warp(images.float(), transform, theta.to(images.device)).clamp_(0, 1)
-        return Distorted(drawn, _pose(torch.zeros(count), scale, centre, images))
+        return Drawn(drawn, pose_on(images, torch.zeros(count), scale, centre))
 
 
 @dataclass(frozen=True)
-class MoveLattice:
+class MoveLattice(OneDigit):
     """E: scale by U[low, high], then move the nodes of a TPS lattice by N(0, sigma), bilinear.
 
     The pose's centre is that of the digit's box to first order in the motion of the nodes.
@@ -161,9 +173,9 @@ class MoveLattice:
 
     def __call__(
         self, images: Tensor, generator: Generator, clutter_pool: Tensor | None = None
-    ) -> Distorted:
-        count = _checked(images)
-        scale = _uniform((count,), *self.scales, generator)
+    ) -> Drawn:
+        count = checked_digits(images, self.digits)
+        scale = uniform((count,), *self.scales, generator)
         transform = _spline(self.lattice)
         nodes = transform.control_points.float()
         noise = torch.randn(count, *nodes.shape, generator=generator)
@@ -172,18 +184,20 @@ class MoveLattice:
         theta = ((nodes + noise) / scale[:, None, None] - nodes).flatten(1)
         centre = -transform.map_points(noise.flatten(1), torch.zeros(1, 2)).squeeze(1)
         drawn = warp(images.float(), transform, theta.to(images.device)).clamp_(0, 1)
-        return Distorted(drawn, _pose(torch.zeros(count), scale, centre, images))
+        return Drawn(drawn, pose_on(images, torch.zeros(count), scale, centre))
 
 
 @dataclass(frozen=True)
-class Clutter:
-    """TC: the digit at a random whole pixel, plus random crops of other digits, clipped to 1.
+class Clutter(OneDigit):
+    """TC and co-localisation: the digit at a random whole pixel, plus crops of others.
+
+    They are added, and the sum is clipped to 1.
 
     Crops are taken uniformly from all places of all images of the pool, and so are often blank:
     blank crops are not refused. The pool is meant to be the training digits, for test images too.
 
     Reference:
-        Jaderberg et al., Spatial Transformer Networks, 2015, section 4.1 and appendix; Mnih
+        Jaderberg et al., Spatial Transformer Networks, 2015, section 4.1 and appendix A.2; Mnih
         et al., Recurrent models of visual attention, 2014, section 4.1.
     """
 
@@ -193,46 +207,42 @@ class Clutter:
 
     def __call__(
         self, images: Tensor, generator: Generator, clutter_pool: Tensor | None = None
-    ) -> Distorted:
-        count, device = _checked(images), images.device
-        pool = _checked_pool(clutter_pool)
+    ) -> Drawn:
+        count, device = checked_digits(images, self.digits), images.device
         extent = torch.tensor(self.canvas)
         corner = _whole((count, 2), extent - SIDE_PX, generator)
-        chosen = torch.randint(len(pool), (count, self.crops, 1, 1), generator=generator)
-        shape = (count, self.crops, 2)
-        taken = _whole(shape, torch.full((2,), SIDE_PX - self.crop_px), generator)
-        put = _whole(shape, extent - self.crop_px, generator)
-
         canvas = torch.zeros(count, *self.canvas, device=device)
         batch = torch.arange(count, device=device)[:, None, None]
         rows, columns = (i.to(device) for i in _window(corner, SIDE_PX))
         canvas[batch, rows, columns] = images.squeeze(1).float()
+        if self.crops:
+            self._add_crops(canvas, _checked_pool(clutter_pool), generator)
+        centre = ((2 * corner + SIDE_PX) / extent - 1).flip(-1)
+        pose = pose_on(images, torch.zeros(count), torch.ones(count), centre)
+        return Drawn(canvas.clamp_(0, 1).unsqueeze(1), pose)
+
+    def _add_crops(self, canvas: Tensor, pool: Tensor, generator: Generator) -> None:
+        count, device = len(canvas), canvas.device
+        chosen = torch.randint(len(pool), (count, self.crops, 1, 1), generator=generator)
+        shape = (count, self.crops, 2)
+        taken = _whole(shape, torch.full((2,), SIDE_PX - self.crop_px), generator)
+        put = _whole(shape, torch.tensor(self.canvas) - self.crop_px, generator)
         read = (i.to(pool.device) for i in (chosen, *_window(taken, self.crop_px)))
         crops = pool[tuple(read)].to(device).float() / 255
+        batch = torch.arange(count, device=device)[:, None, None]
         rows, columns = (i.to(device) for i in _window(put, self.crop_px))
         # One crop at a time: the order of the sums is then the same on all devices.
         for k in range(self.crops):
             canvas[batch, rows[:, k], columns[:, k]] += crops[:, k]
-        centre = ((2 * corner + SIDE_PX) / extent - 1).flip(-1)
-        pose = _pose(torch.zeros(count), torch.ones(count), centre, images)
-        return Distorted(canvas.clamp_(0, 1).unsqueeze(1), pose)
 
 
-DISTORTIONS: Mapping[str, Distortion] = {
+DISTORTIONS: Mapping[str, Task] = {
     "r": Place((28, 28), max_angle_deg=90.0, scales=(1.0, 1.0)),
     "rts": Place((42, 42), max_angle_deg=45.0, scales=(0.7, 1.2)),
     "p": MoveCorners(),
     "e": MoveLattice(),
     "tc": Clutter(),
 }
-
-
-def distortion_named(name: str) -> Distortion:
-    """The distortion "r", "rts", "p", "e" or "tc"; ValueError for other names."""
-    if name not in DISTORTIONS:
-        known = ", ".join(repr(known) for known in DISTORTIONS)
-        raise ValueError(f"distortion must be one of {known}, got {name!r}")
-    return DISTORTIONS[name]
 
 
 def keeps_orientation(quad: Tensor) -> Tensor:
@@ -256,11 +266,13 @@ def _spline(lattice: tuple[int, int]) -> ThinPlateSpline:
     return ThinPlateSpline(lattice)
 
 
-def _pose(angle: Tensor, scale: Tensor, centre: Tensor, images: Tensor) -> Pose:
+def pose_on(images: Tensor, angle: Tensor, scale: Tensor, centre: Tensor) -> Pose:
+    """A Pose on the images' device."""
     return Pose(*(value.to(images.device) for value in (angle, scale, centre)))
 
 
-def _uniform(shape: tuple[int, ...], low: float, high: float, generator: Generator) -> Tensor:
+def uniform(shape: tuple[int, ...], low: float, high: float, generator: Generator) -> Tensor:
+    """Uniform random numbers in [low, high), on the CPU."""
     return low + (high - low) * torch.rand(shape, generator=generator)
 
 
@@ -278,10 +290,11 @@ def _window(corner: Tensor, side: int) -> tuple[Tensor, Tensor]:
     return row + steps[:, None], column + steps
 
 
-def _checked(images: Tensor) -> int:
+def checked_digits(images: Tensor, digits: int) -> int:
+    """The number of images, after a look at their shape and type."""
     check_floating(images, "images")
-    if images.dim() != 4 or images.shape[1:] != (1, SIDE_PX, SIDE_PX):
-        raise ValueError(f"images must have shape (B, 1, 28, 28), got {shape_of(images)}")
+    if images.dim() != 4 or images.shape[1:] != (digits, SIDE_PX, SIDE_PX):
+        raise ValueError(f"images must have shape (B, {digits}, 28, 28), got {shape_of(images)}")
     return len(images)
 
 

@@ -7,9 +7,9 @@ import torch
 from torch import Tensor, nn
 
 from .. import coords
-from ..sampling.functional import Fill
+from ..sampling.functional import Fill, Options
+from ..sampling.kernels import Mode
 from ..transforms import Compose, Transform
-from ..warp import warp
 from .transformer import (
     Theta,
     ThetaHead,
@@ -30,7 +30,7 @@ class ParallelTransformers(Transformer):
         size: of each output; None for the input's own.
         num_features: of each localization; None to read localization.num_features.
         initial_theta: (num, P); "tile" for windows that tile the image; None for zeros.
-        check_finite, mode, padding_mode, align_corners, fill, backend: as in SpatialTransformer.
+        check_finite, and the options from mode to backend: as in SpatialTransformer.
 
     Shape:
         (B, C, *S) -> (B, num, C, *size).
@@ -59,15 +59,18 @@ class ParallelTransformers(Transformer):
         num_features: int | None = None,
         initial_theta: Theta | str | None = None,
         check_finite: bool | None = None,
-        mode: str = "bilinear",
+        mode: Mode = "bilinear",
         padding_mode: str = "zeros",
         align_corners: bool = False,
+        antialias: bool = False,
+        gradient_blur_px: float = 0.0,
         fill: Fill = 0.0,
         backend: str | None = None,
     ):
-        super().__init__(
-            transform, size, check_finite, mode, padding_mode, align_corners, fill, backend
+        options = Options(
+            mode, padding_mode, align_corners, antialias, gradient_blur_px, fill, backend
         )
+        super().__init__(transform, size, check_finite, options)
         if isinstance(initial_theta, str):
             if initial_theta != "tile":
                 raise ValueError(f'initial_theta must be (num, P) or "tile", got {initial_theta!r}')
@@ -103,7 +106,7 @@ class Cascade(Transformer):
         size: of the output; None for the input's own.
         num_features: of each localization; None to read localization.num_features.
         initial_theta: (P,), of every step; None for zeros.
-        check_finite, mode, padding_mode, align_corners, fill, backend: as in SpatialTransformer.
+        check_finite, and the options from mode to backend: as in SpatialTransformer.
 
     Shape:
         (B, C, *S) -> (B, C, *size); theta is (B, steps * P), that of Compose(step 1, step 2, …).
@@ -131,15 +134,18 @@ class Cascade(Transformer):
         num_features: int | None = None,
         initial_theta: Theta | None = None,
         check_finite: bool | None = None,
-        mode: str = "bilinear",
+        mode: Mode = "bilinear",
         padding_mode: str = "zeros",
         align_corners: bool = False,
+        antialias: bool = False,
+        gradient_blur_px: float = 0.0,
         fill: Fill = 0.0,
         backend: str | None = None,
     ):
-        super().__init__(
-            transform, size, check_finite, mode, padding_mode, align_corners, fill, backend
+        options = Options(
+            mode, padding_mode, align_corners, antialias, gradient_blur_px, fill, backend
         )
+        super().__init__(transform, size, check_finite, options)
         self.steps = steps
         self.localization = _listed(localization, steps)
         start = starting_theta(initial_theta, (transform.num_params,))
@@ -156,16 +162,8 @@ class Cascade(Transformer):
         for step in range(self.steps):
             which = step % len(self.localization)
             if thetas:
-                seen = warp(
-                    x,
-                    Compose(*[self.transform] * step),
-                    torch.cat(thetas, -1),
-                    mode=self.mode,
-                    padding_mode=self.padding_mode,
-                    align_corners=self.align_corners,
-                    fill=self.fill,
-                    backend=self.backend,
-                )
+                earlier = Compose(*[self.transform] * step)
+                seen = self._warp(x, earlier, torch.cat(thetas, -1), None)
             thetas.append(self.head[which](run_localization(self.localization[which], seen)))
         return self._checked(torch.cat(thetas, -1))
 

@@ -7,8 +7,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .._checks import check_size, full_precision, is_traced, shape_of, widen
-from ..sampling.functional import Fill
+from .._checks import check_size, full_precision, is_traced, keep_wide, shape_of, widen
+from ..sampling.functional import Fill, Options
+from ..sampling.kernels import Mode
 from ..transforms import Transform
 from ..warp import warp
 
@@ -50,11 +51,7 @@ class ThetaHead(nn.Linear):
         return F.linear(widen(input).to(self.weight.dtype), self.weight, self.bias)
 
     def _apply(self, fn, recurse=True):
-        def keep_wide(tensor: Tensor) -> Tensor:
-            moved = fn(tensor)
-            return moved if widen(moved) is moved else tensor.to(moved.device)
-
-        return super()._apply(keep_wide, recurse)
+        return super()._apply(lambda tensor: keep_wide(tensor, fn), recurse)
 
 
 class Transformer(nn.Module):
@@ -68,18 +65,16 @@ class Transformer(nn.Module):
         transform: Transform,
         size: Sequence[int] | int | None,
         check_finite: bool | None,
-        mode: str,
-        padding_mode: str,
-        align_corners: bool,
-        fill: Fill,
-        backend: str | None,
+        options: Options,
     ):
         super().__init__()
         self.transform = transform
         self.size = None if size is None else check_size(size, transform.dim)
         self.check_finite = check_finite
-        self.mode, self.padding_mode, self.align_corners = mode, padding_mode, align_corners
-        self.fill, self.backend = fill, backend
+        self.mode: Mode = options.mode  # a Kernel becomes a submodule: it is trained
+        self.padding_mode, self.align_corners = options.padding_mode, options.align_corners
+        self.antialias, self.gradient_blur_px = options.antialias, options.gradient_blur_px
+        self.fill, self.backend = options.fill, options.backend
 
     def theta(self, x: Tensor) -> Tensor:
         """The parameters that the layer picks for images x."""
@@ -90,14 +85,21 @@ class Transformer(nn.Module):
         return self.transform
 
     def warp(self, x: Tensor, theta: Tensor) -> Tensor:
+        return self._warp(x, self.composed(), theta, self.size)
+
+    def _warp(
+        self, x: Tensor, transform: Transform, theta: Tensor, size: Sequence[int] | None
+    ) -> Tensor:
         return warp(
             x,
-            self.composed(),
+            transform,
             theta,
-            self.size,
+            size,
             mode=self.mode,
             padding_mode=self.padding_mode,
             align_corners=self.align_corners,
+            antialias=self.antialias,
+            gradient_blur_px=self.gradient_blur_px,
             fill=self.fill,
             backend=self.backend,
         )
@@ -139,7 +141,7 @@ class SpatialTransformer(Transformer):
         num_features: F; None to read localization.num_features.
         initial_theta: (P,) where training starts; None for zeros, the identity.
         check_finite: whether a theta that is not finite raises. None: in eager training on CPU.
-        mode, padding_mode, align_corners, fill, backend: as in `stn.warp`.
+        The options from mode to backend: as in `stn.warp`; a `stn.Kernel` is trained too.
 
     Shape:
         (B, C, *S) -> (B, C, *size).
@@ -172,15 +174,18 @@ class SpatialTransformer(Transformer):
         num_features: int | None = None,
         initial_theta: Theta | None = None,
         check_finite: bool | None = None,
-        mode: str = "bilinear",
+        mode: Mode = "bilinear",
         padding_mode: str = "zeros",
         align_corners: bool = False,
+        antialias: bool = False,
+        gradient_blur_px: float = 0.0,
         fill: Fill = 0.0,
         backend: str | None = None,
     ):
-        super().__init__(
-            transform, size, check_finite, mode, padding_mode, align_corners, fill, backend
+        options = Options(
+            mode, padding_mode, align_corners, antialias, gradient_blur_px, fill, backend
         )
+        super().__init__(transform, size, check_finite, options)
         self.localization = localization
         self.head = ThetaHead(
             features_of(localization, num_features),

@@ -1,5 +1,6 @@
 """Samplers: how an image is read at points between its pixels."""
 
 from .functional import grid_sample
+from .kernels import Kernel, TableKernel
 
-__all__ = ["grid_sample"]
+__all__ = ["Kernel", "TableKernel", "grid_sample"]

@@ -12,14 +12,22 @@ from torch import Tensor
 
 from .. import coords
 from . import padding
+from .kernels import Kernel
 
 FAR = 1e4  # normalised: outside any image, and an index that fits an integer
 NUDGE = 16 * torch.finfo(torch.float64).eps
+MODES = ("nearest", "bilinear", "bicubic")
 PADDING = {"zeros": "zeros", "fill": "zeros", "border": "border", "reflection": "reflection"}
 
 
-def reason_against(dim: int, mode: str, padding_mode: str, empty: bool) -> str | None:
+def reason_against(
+    dim: int, mode: str | Kernel, padding_mode: str, empty: bool, antialias: bool
+) -> str | None:
     """None when torch can do the call, else why not."""
+    if antialias:
+        return "torch has no antialiased warp"
+    if mode not in MODES:
+        return f"torch has no mode {mode!r}"
     if empty:
         return "torch refuses empty tensors"
     if dim not in (2, 3):

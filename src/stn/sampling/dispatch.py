@@ -7,15 +7,17 @@ from torch import Tensor
 
 from .._checks import check_choice
 from . import aten, reference
+from .kernels import Mode
 
 
 class Call(NamedTuple):
     """What a backend must know to say whether it can run."""
 
     dim: int
-    mode: str
+    mode: Mode
     padding_mode: str
     empty: bool
+    antialias: bool = False
 
 
 # In order of preference.

@@ -2,26 +2,54 @@
 
 import math
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from .. import coords
 from .._checks import check_choice, check_floating, full_precision, shape_of, widen
-from . import dispatch, kernels, padding
+from . import antialias as aa
+from . import blur, dispatch, kernels, padding
+from .kernels import Mode
 
 Fill = float | Tensor
 OUTSIDE_PX = -1e9
+
+
+class Options(NamedTuple):
+    """How to sample: the options that all public samplers, warps and layers share."""
+
+    mode: Mode = "bilinear"
+    padding_mode: str = "zeros"
+    align_corners: bool = False
+    antialias: bool = False
+    gradient_blur_px: float = 0.0
+    fill: Fill = 0.0
+    backend: str | None = None
+
+    def check(self) -> None:
+        kernels.check_mode(self.mode)
+        check_choice(self.padding_mode, padding.MODES, "padding_mode")
+        if self.antialias:
+            aa.check(self.mode)
+        if not 0 <= self.gradient_blur_px < math.inf:
+            raise ValueError(
+                f"gradient_blur_px must be 0 or a positive width in px, got "
+                f"{self.gradient_blur_px!r}"
+            )
 
 
 @full_precision
 def grid_sample(
     input: Tensor,
     grid: Tensor,
-    mode: str = "bilinear",
+    mode: Mode = "bilinear",
     padding_mode: str = "zeros",
     align_corners: bool = False,
     *,
+    antialias: bool = False,
+    gradient_blur_px: float = 0.0,
     fill: Fill = 0.0,
     backend: str | None = None,
 ) -> Tensor:
@@ -34,11 +62,16 @@ def grid_sample(
         input: (B, C, *S) images, any float type; 1-D, 2-D or 3-D.
         grid: (B, *T, dim) normalised points, (x, y[, z]) in the last axis, any float type; or
             (B, K, *T, dim): K grids for one image, which is not copied. B may be 1 in either.
-        mode: "nearest" (ties to even), "bilinear" or "bicubic" (a = -0.75); per axis, so in 3-D
-            trilinear and tricubic.
+        mode: "nearest" (ties to even), "bilinear", "bicubic" (a = -0.75), "lanczos3", "gaussian"
+            (sigma 0.5 px, cut at 3 px) or a `stn.Kernel`; per axis, so in 3-D trilinear and
+            tricubic. The weights of the last three are divided by their sum.
         padding_mode: "zeros", "border", "reflection" as torch; "mirror" about the centres of the
             edge pixels; "wrap" with the period of the image; "fill": taps outside read `fill`.
         align_corners: whether +-1 are the centres of the corner pixels, or (False) their edges.
+        antialias: whether the kernel widens, direction by direction, where the grid shrinks the
+            image; the shrinking is read from neighbouring points of the grid. Not with "nearest".
+        gradient_blur_px: sigma >= 0, px; above 0 the gradient to the grid is that of the image
+            blurred by a Gaussian of this width, while the values stay as they are.
         fill: a finite float, or a (C,) tensor. Points that are not finite read it in every mode.
         backend: None for the fastest that can run, "torch" or "reference".
 
@@ -47,11 +80,13 @@ def grid_sample(
 
     Raises:
         ValueError, TypeError: shapes, types or options that do not fit.
+        NotImplementedError: antialias under torch.compile or torch.export.
 
     Note:
-        Differentiable in input, grid and fill. Where bilinear has a kink, at pixel centres, the
-        derivative is the right-hand one (eqs. 6-7). The nearest mode has a zero grid gradient.
-        Half images are accumulated in float32 or wider; use a float32 grid with them.
+        Differentiable in input, grid, fill and the parameters of a Kernel. Where bilinear has a
+        kink, at pixel centres, the derivative is the right-hand one (eqs. 6-7). The nearest mode
+        has a zero grid gradient. Half images are accumulated in float32 or wider; use a float32
+        grid with them.
 
     Example:
         >>> image = torch.rand(1, 3, 8, 8)
@@ -69,22 +104,35 @@ def grid_sample(
             f"T, or (B, K, *T, {dim}), got {shape_of(grid)}"
         )
     px = coords.to_pixels(widen(grid), input.shape[2:], align_corners)
-    return sample(input, px, mode, padding_mode, align_corners, fill, backend)
+    slopes = aa.differences(px, dim) if antialias else None
+    options = Options(mode, padding_mode, align_corners, antialias, gradient_blur_px, fill, backend)
+    return sample(input, px, options, slopes)
 
 
-def sample(
-    input: Tensor,
-    px: Tensor,
-    mode: str,
-    padding_mode: str,
-    align_corners: bool,
-    fill: Fill,
-    backend: str | None,
-) -> Tensor:
-    """`grid_sample` at pixel coordinates (B, [K,] *T, dim)."""
-    dim = _check_input(input)
-    check_choice(mode, kernels.MODES, "mode")
-    check_choice(padding_mode, padding.MODES, "padding_mode")
+def sample(input: Tensor, px: Tensor, options: Options, jacobian: Tensor | None = None) -> Tensor:
+    """`grid_sample` at pixel coordinates (B, [K,] *T, dim).
+
+    `jacobian` d source px / d target px, which expands to (*px.shape, dim), for antialiasing.
+    """
+    _check_input(input)
+    options.check()
+    if not options.gradient_blur_px:
+        return _sample(input, px, options, jacobian)
+    # The values of the image, the slopes of a smoother one.
+    shown = _sample(input, px.detach(), options, None if jacobian is None else jacobian.detach())
+    fill = options.fill.detach() if isinstance(options.fill, Tensor) else options.fill
+    level = _check_fill(fill, input)
+    smooth, shift = blur.blurred(
+        input.detach(), options.gradient_blur_px, options.padding_mode, options.align_corners, level
+    )
+    plain = Options("bilinear", options.padding_mode, options.align_corners, fill=fill)
+    slope = _sample(smooth, px + shift, plain, None)
+    return shown + (slope - slope.detach()).to(shown.dtype)
+
+
+def _sample(input: Tensor, px: Tensor, options: Options, jacobian: Tensor | None) -> Tensor:
+    mode, padding_mode, align_corners, antialias, _, fill, backend = options
+    dim = px.shape[-1]
     many = px.dim() == dim + 3
     target = px.shape[2:-1] if many else px.shape[1:-1]
     batch = _common_batch(input.shape[0], px.shape[0])
@@ -93,10 +141,13 @@ def sample(
     # One image under many points, never copied: its batch becomes part of the points.
     shared = input.shape[0] == 1 and batch > 1
     image = input if input.shape[0] in (1, batch) else input.expand(batch, *input.shape[1:])
-    flat = px if shared or px.shape[0] == batch else px.expand(batch, *px.shape[1:])
     points = math.prod(px.shape[1:-1]) * (batch if shared else 1)
-    flat = flat.reshape(1 if shared else batch, points, dim)
 
+    def per_point(values: Tensor, *own: int) -> Tensor:
+        full = values.expand(px.shape[0] if shared else batch, *px.shape[1:-1], *own)
+        return full.reshape(1 if shared else batch, points, *own)
+
+    flat = per_point(px, dim)
     # Where outside reads `fill` anyway, NaN need only be moved there; infinite points are there.
     moved = padding_mode == "fill" or (padding_mode == "zeros" and _is_zero(fill))
     finite = None if moved else flat.isfinite().all(-1, keepdim=True)
@@ -105,8 +156,17 @@ def sample(
     else:
         flat = torch.where(finite, flat, 0)
     filling = _check_fill(fill, image)
-    call = dispatch.Call(dim, mode, padding_mode, image.numel() == 0 or flat.numel() == 0)
-    out = dispatch.choose(call, backend)(image, flat, mode, padding_mode, align_corners, filling)
+    empty = image.numel() == 0 or flat.numel() == 0
+    call = dispatch.Call(dim, mode, padding_mode, empty, antialias)
+    run = dispatch.choose(call, backend)
+    if antialias and not empty:
+        assert jacobian is not None
+        shape = aa.footprint(jacobian, input.shape[2:])
+        inverse = per_point(torch.linalg.inv(shape), dim, dim)
+        reach = per_point(shape.detach().abs().sum(-1), dim)
+        out = aa.sample(image, flat, inverse, reach, mode, padding_mode, align_corners, filling)
+    else:
+        out = run(image, flat, mode, padding_mode, align_corners, filling)
     if finite is not None:
         out = torch.where(finite.mT, out, filling.to(out.dtype).unsqueeze(-1))
 

@@ -11,8 +11,14 @@ from torch import Tensor
 MODES = ("zeros", "border", "reflection", "mirror", "wrap", "fill")
 
 
-def fold(px: Tensor, n: int, mode: str, align_corners: bool, margin: int) -> Tensor:
-    """Coordinates (px, finite) moved to within `margin` of [0, n - 1]; derivative +-1 or 0."""
+def fold(
+    px: Tensor, n: int, mode: str, align_corners: bool, margin: int, turn: bool = True
+) -> Tensor:
+    """Coordinates (px, finite) moved to within `margin` of [0, n - 1]; derivative +-1 or 0.
+
+    Without `turn` they are only shifted, by a whole period, to within 2 n: what reads a mirrored
+    image by a kernel without symmetry must not be turned over.
+    """
     if mode == "wrap":
         return torch.remainder(px, n)
     if mode in ("reflection", "mirror"):
@@ -20,6 +26,8 @@ def fold(px: Tensor, n: int, mode: str, align_corners: bool, margin: int) -> Ten
         if span == 0:
             return px * 0
         inside = torch.remainder(px - low, 2 * span)
+        if not turn:
+            return low + inside
         return low + torch.where(inside >= span, 2 * span - inside, inside)
     return px.clamp(-margin - 1, n + margin)
 

@@ -13,7 +13,12 @@ from . import kernels, padding
 
 
 def sample(
-    input: Tensor, px: Tensor, mode: str, padding_mode: str, align_corners: bool, fill: Tensor
+    input: Tensor,
+    px: Tensor,
+    mode: kernels.Mode,
+    padding_mode: str,
+    align_corners: bool,
+    fill: Tensor,
 ) -> Tensor:
     """Sample `input` (B, C, *size) at finite pixel coordinates `px` (B, N, dim) -> (B, C, N).
 
@@ -31,10 +36,13 @@ def sample(
     strides = [math.prod(size[axis + 1 :]) for axis in range(len(size))]
     out = image.new_zeros(*input.shape[:2], px.shape[1])
     for corner in itertools.product(*axes):
-        index = sum(i * stride for (i, _, _), stride in zip(corner, strides, strict=True))
-        assert isinstance(index, Tensor)
+        index = corner[-1][0]
+        for (i, _, _), stride in zip(corner[:-1], strides, strict=False):
+            index = index + i * stride
         value = image.gather(2, index.unsqueeze(1).expand(-1, image.shape[1], -1))
-        weight = math.prod((w for _, _, w in corner[1:]), start=corner[0][2])
+        weight = corner[0][2]
+        for _, _, along in corner[1:]:
+            weight = weight * along
         for _, inside, _ in corner:
             if inside is not None:
                 value = torch.where(inside.unsqueeze(1), value, 0)
@@ -43,17 +51,18 @@ def sample(
 
 
 def _taps(
-    x: Tensor, n: int, mode: str, padding_mode: str, align_corners: bool
+    x: Tensor, n: int, mode: kernels.Mode, padding_mode: str, align_corners: bool
 ) -> list[tuple[Tensor, Tensor | None, Tensor]]:
     """(index, inside or None, weight) of each tap along one axis of n pixels."""
     if mode == "nearest":
         x = padding.fold(x, n, padding_mode, align_corners, margin=1)
         first, base, weights = 0, x.round(), [0 * x + 1]  # a zero gradient, not none
     else:
-        first, weights_at = kernels.TAPS[mode]
-        x = padding.fold(x, n, padding_mode, align_corners, margin=1 - first)
+        first = kernels.first_tap(mode)
+        turn = not isinstance(mode, kernels.Kernel)
+        x = padding.fold(x, n, padding_mode, align_corners, margin=1 - first, turn=turn)
         base = x.floor()
-        weights = weights_at(x - base)
+        weights = kernels.taps(mode, x - base)
     index = base.detach().long() + first
     return [
         (*padding.tap(index + k, n, padding_mode, align_corners), weight)

@@ -6,13 +6,10 @@ import torch
 from torch import Tensor
 
 from .. import coords
-from .._checks import check_size
-from .base import Transform
-
-KEPT_BASES = 16
+from .lattice import LatticeTransform
 
 
-class ThinPlateSpline(Transform):
+class ThinPlateSpline(LatticeTransform):
     """The smoothest map that moves each control point by its row of theta.
 
     source = target + sum_k L_k(target) theta_k, theta (K, dim) row-major, one displacement per node
@@ -25,30 +22,20 @@ class ThinPlateSpline(Transform):
             interpolates; larger bends less, and control points no longer move all the way.
     """
 
-    control_points: Tensor
     weights: Tensor
 
     def __init__(self, lattice: Sequence[int], regularization: float = 0.0):
-        lattice = tuple(lattice)
-        dim = len(lattice)
-        if dim not in (2, 3) or any(n < 2 for n in lattice):
-            raise ValueError(
-                f"lattice must be (H, W) or (D, H, W) with at least 2 nodes each, got {lattice}"
-            )
+        super().__init__(lattice)
         if not regularization >= 0:
             raise ValueError(f"regularization must not be negative, got {regularization!r}")
-        nodes = coords.lattice_points(check_size(lattice, dim, "lattice"))
-        super().__init__(dim, nodes.numel())
-        self.lattice, self.regularization = lattice, regularization
+        self.regularization = regularization
+        nodes, dim = self.control_points, self.dim
         kernel = _kernel(nodes, nodes) + regularization * torch.eye(len(nodes), dtype=nodes.dtype)
         affine = torch.cat([torch.ones_like(nodes[:, :1]), nodes], -1)
         zero = torch.zeros(dim + 1, dim + 1, dtype=nodes.dtype)
         system = torch.cat([torch.cat([kernel, affine], 1), torch.cat([affine.mT, zero], 1)])
-        self.register_buffer("control_points", nodes, persistent=False)
-        self.register_buffer(
-            "weights", torch.linalg.inv(system)[:, : len(nodes)].contiguous(), persistent=False
-        )
-        self._bases: dict[tuple, Tensor] = {}
+        weights = torch.linalg.inv(system)[:, : len(nodes)].contiguous()
+        self.register_buffer("weights", weights, persistent=False)
 
     def basis(self, points: Tensor) -> Tensor:
         """L (…, N, K) at points (…, N, dim)."""
@@ -56,40 +43,37 @@ class ThinPlateSpline(Transform):
         parts[1] = parts[1].expand(*points.shape[:-1], 1)
         return torch.cat(parts, -1) @ self.weights.to(points)
 
+    def constants(self, size: tuple[int, ...], align: bool) -> tuple[Tensor, ...]:
+        points = coords.target_points(size, align, torch.float64, self.weights.device)
+        return (self.basis(points),)
+
     def displacement_at(self, theta: Tensor, points: Tensor) -> Tensor:
         if points.shape[0] == 1:
-            return self._move(theta, self.basis(points[0]))
-        return self.basis(points) @ theta.unflatten(-1, (-1, self.dim))
+            return self.move(theta, self.basis(points[0]))
+        return self.basis(points) @ self.nodes_of(theta)
 
     def grid_displacement(self, theta: Tensor, size: tuple[int, ...], align: bool) -> Tensor:
-        return self._move(theta, self._grid_basis(size, align, theta))
+        return self.move(theta, *self.kept(size, align, theta))
 
-    def fit_to(self, target: Tensor, source: Tensor, weights: Tensor) -> Tensor:
-        root = weights.sqrt().unsqueeze(-1)
-        design = root * self.basis(target)
-        return (torch.linalg.pinv(design) @ (root * (source - target))).flatten(-2)
+    def jacobian_at(self, theta: Tensor, points: Tensor) -> Tensor:
+        slopes = self._slopes(points)
+        if points.shape[0] == 1:
+            moved = self.move(theta, slopes[0].flatten(0, 1)).unflatten(1, (-1, self.dim))
+        else:
+            moved = slopes @ self.nodes_of(theta).unsqueeze(1)
+        return moved.mT + torch.eye(self.dim, dtype=theta.dtype, device=theta.device)
 
-    def _move(self, theta: Tensor, basis: Tensor) -> Tensor:
-        """basis (N, K) shared by the batch: one matrix product, not one per image."""
-        rows = theta.unflatten(-1, (-1, self.dim)).mT.flatten(0, 1)
-        return (rows @ basis.mT).unflatten(0, (-1, self.dim)).mT
-
-    def _grid_basis(self, size: tuple[int, ...], align: bool, like: Tensor) -> Tensor:
-        key = (size, align, like.dtype, like.device)
-        basis = self._bases.get(key)
-        if basis is None:
-            with torch.inference_mode(False), torch.no_grad():
-                points = coords.target_points(size, align, torch.float64, self.weights.device)
-                basis = self.basis(points).to(like.device, like.dtype)
-            if not torch.compiler.is_compiling():
-                if len(self._bases) == KEPT_BASES:
-                    self._bases.clear()
-                self._bases[key] = basis
-        return basis
+    def _slopes(self, points: Tensor) -> Tensor:
+        """Derivatives (…, N, dim, K) of the L_k."""
+        kernel = _kernel_slopes(points, self.control_points.to(points))
+        zero = points.new_zeros(*points.shape, 1)
+        eye = torch.eye(self.dim, dtype=points.dtype, device=points.device)
+        affine = eye.expand(*points.shape, self.dim)
+        return torch.cat([kernel, zero, affine], -1) @ self.weights.to(points)
 
     def extra_repr(self) -> str:
         smooth = f", regularization={self.regularization}" if self.regularization else ""
-        return f"lattice={self.lattice}{smooth}"
+        return super().extra_repr() + smooth
 
 
 def _kernel(points: Tensor, nodes: Tensor) -> Tensor:
@@ -102,3 +86,13 @@ def _kernel(points: Tensor, nodes: Tensor) -> Tensor:
     square = torch.where(apart, square, 1)
     value = square * square.log() / 2 if points.shape[-1] == 2 else -square.sqrt()
     return torch.where(apart, value, 0)
+
+
+def _kernel_slopes(points: Tensor, nodes: Tensor) -> Tensor:
+    """Derivatives (…, N, dim, K) of `_kernel` along the points' axes; 0 at a node."""
+    away = points.unsqueeze(-2) - nodes
+    square = away.square().sum(-1, keepdim=True)
+    apart = square > 0
+    square = torch.where(apart, square, 1)
+    rise = square.log() + 1 if points.shape[-1] == 2 else -square.rsqrt()
+    return torch.where(apart, rise * away, 0).mT
