@@ -119,7 +119,7 @@ def test_widths_that_mean_nothing(value):
 
 
 def test_the_basin_of_convergence_widens():
-    """Registration of a shifted texture from 12 px away, by descent: nearly none against all."""
+    """A shifted texture, registered from 12 px away: of 16 starts none converges, blurred 12."""
     noise = torch.rand(1, 1, 64, 64, generator=torch.Generator().manual_seed(3))
     image = torch.from_numpy(scipy.ndimage.gaussian_filter(noise[0, 0].numpy(), 1.5))[None, None]
     image = (image - image.mean()) / image.std()
@@ -138,5 +138,5 @@ def test_the_basin_of_convergence_widens():
             optimizer.step()
             schedule.step()
         shares[blur] = ((theta * 32).norm(dim=-1) < 0.5).float().mean().item()
-    print(shares)
-    assert shares[3.0] >= shares[0.0] + 0.3
+    assert shares[0.0] <= 0.15
+    assert shares[3.0] >= 0.6
