@@ -269,7 +269,7 @@ def _print_errors(folders: Sequence[Path]) -> None:
     from rich.table import Table
 
     table = Table(title="Test error, % (10,000 digits)", title_justify="left")
-    for name in ("recipe", "model", "error", "paper", "parameters", "digits seen", "time, s"):
+    for name in ("recipe", "model", "error", "paper", "weights", "digits seen", "time, s"):
         table.add_column(name, no_wrap=True)
     quick = False
     for folder in folders:
