@@ -177,7 +177,7 @@ def param_groups(model: nn.Module, lr: float, localization_lr: float) -> list[di
     Args:
         model: any module that contains transformer layers.
         lr: for everything else.
-        localization_lr: for all localizations and their regression layers.
+        localization_lr: for localizations, regression layers and what a transform learns.
 
     Returns:
         One or two groups that hold every parameter once.
@@ -192,7 +192,7 @@ def param_groups(model: nn.Module, lr: float, localization_lr: float) -> list[di
     localizing = {
         id(parameter)
         for layer in layers
-        for part in (layer.localization, layer.head)
+        for part in (layer.localization, layer.head, layer.transform)
         for parameter in _parameters(part)
     }
     slow = [p for p in model.parameters() if id(p) in localizing]

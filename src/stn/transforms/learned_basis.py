@@ -27,7 +27,7 @@ class LearnedBasis(Transform):
         `basis`, (rank, *lattice), starts as noise of 0.1 from torch's global generator: where
         theta is zero B has no gradient, and were B zero too, theta would have none. Like theta it
         stays float32 in a half-precision model. It is a parameter of the layer that holds the
-        transform; `stn.param_groups` lets it learn at the full rate. `fit` gives theta for the
+        transform; `stn.param_groups` puts it with the localization. `fit` gives theta for the
         basis as it is.
 
     Example:
