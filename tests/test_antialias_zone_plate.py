@@ -82,7 +82,6 @@ def test_a_zone_plate_against_an_ideal_filter(mode, plate):
 
 
 def test_the_isotropic_filter_of_the_docs_does_worse(plate):
-    pytest.importorskip("matplotlib")
     script = Path(__file__).parent.parent / "docs" / "draw_sampling.py"
     disc, square, _ = plate[0](runpy.run_path(str(script))["mip_map"])
     assert abs(disc - 0.0271) < 5e-4
