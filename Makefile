@@ -4,17 +4,20 @@ BIN := .venv/bin
 STAMP := .venv/.installed
 export PIP_CONSTRAINT := $(CURDIR)/constraints.txt
 
-.PHONY: setup demo test test-all lint format clean
+.PHONY: setup demo test test-all lint format bench clean
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make demo      fetch MNIST, train a plain net and its spatial-transformer twin, write the report"
 	@echo "make test      lint and test (minutes)"
 	@echo "make test-all  every test (longer)"
+	@echo "make bench     time stn against other libraries (half an hour on a quiet machine)"
 
 setup: $(STAMP)
 
-$(STAMP): pyproject.toml constraints.txt
+NATIVE := CMakeLists.txt $(wildcard native/*)
+
+$(STAMP): pyproject.toml constraints.txt $(NATIVE)
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "stn needs Python 3.10 or newer, got " + sys.version)'
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --editable '.[dev]'
@@ -42,6 +45,10 @@ test-all: lint
 format: setup
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+bench: setup
+	$(BIN)/python -m pip install --quiet --editable '.[bench]'
+	$(BIN)/stn bench --page docs/performance.md
 
 clean:
 	rm -rf .venv build dist runs

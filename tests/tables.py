@@ -102,7 +102,7 @@ TORCH_MODES = MODES[:3]
 INTERPOLATING = MODES[:4]  # those that return the image itself at pixel centres
 PADDINGS = ("zeros", "border", "reflection", "mirror", "wrap", "fill")
 TORCH_PADDINGS = ("zeros", "border", "reflection")
-BACKENDS = ("torch", "reference")
+BACKENDS = ("native", "torch", "reference")
 FILL = 0.75
 
 
@@ -125,13 +125,12 @@ class Sampler(NamedTuple):
     @property
     def backends(self) -> tuple[str, ...]:
         """Those that run this row, written here independently of the code under test."""
-        torch_has = (
-            self.dim > 1
-            and self.mode in TORCH_MODES
-            and (self.dim, self.mode) != (3, "bicubic")
-            and self.padding_mode in (*TORCH_PADDINGS, "fill")
-        )
-        return BACKENDS if torch_has else ("reference",)
+        if self.dim == 1 or self.mode not in TORCH_MODES:
+            return ("reference",)
+        tricubic = (self.dim, self.mode) == (3, "bicubic")
+        if tricubic or self.padding_mode not in (*TORCH_PADDINGS, "fill"):
+            return ("native", "reference")
+        return BACKENDS
 
 
 SAMPLERS = [Sampler(*row) for row in itertools.product((1, 2, 3), MODES, PADDINGS, (False, True))]

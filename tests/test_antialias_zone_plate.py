@@ -56,7 +56,7 @@ def rms(difference):
 def plate():
     rigid, theta = stn.Rigid(), torch.tensor([[ANGLE, 0.0, 0.0]], dtype=torch.float64)
     image, size = zone_plate(), (N // SHRINK, N // SHRINK)
-    px = rigid.source_pixels(theta, size, (N, N))[0]
+    px = rigid.places(theta, size).pixels((N, N))[0].flatten(0, 1)
     inside = ((px >= 0) & (px <= N - 1)).all(-1)
     references = [ideal(image, px[inside], shape) for shape in ("disc", "square", "upright")]
 

@@ -167,45 +167,53 @@ def test_forward_mode_is_right_with_the_reference(name, mode):
 
 
 @pytest.mark.parametrize("mode", INTERPOLATING)
-@pytest.mark.parametrize("backend", [None, "torch"])
 @pytest.mark.parametrize("name", ["affine-2d", "affine-3d", "tps-2d"])
-def test_forward_mode_is_right_or_raises(name, backend, mode):
-    """torch 2.13 has no forward mode for its sampler; a version that has must be right."""
+def test_forward_mode(name, mode):
     transform, theta, _, image, size = case(name)
-    if mode not in INTERPOLATING[:1] and transform.dim == 3 and backend == "torch":
-        backend = None
 
     def run(image, theta):
-        return stn.warp(image, transform, theta, size, mode=mode, backend=backend)
+        return stn.warp(image, transform, theta, size, mode=mode)
 
-    primals = image.detach(), theta.detach()
-    try:
-        forward, reverse = tangents(run, primals)
-    except NotImplementedError as error:
-        assert "forward AD" in str(error)  # noqa: PT017
-    else:
-        torch.testing.assert_close(forward, reverse)
+    forward, reverse = tangents(run, (image.detach(), theta.detach()))
+    torch.testing.assert_close(forward, reverse)
 
 
-@pytest.mark.parametrize("backend", [None, *BACKENDS])
 @pytest.mark.parametrize("name", ["affine-2d", "rigid-3d"])
-def test_forward_over_reverse_is_right_or_raises(name, backend):
+def test_forward_over_reverse(name):
     transform, theta, _, image, size = case(name)
 
     def objective(theta):
-        return stn.warp(image.detach(), transform, theta, size, backend=backend).square().sum()
+        return stn.warp(image.detach(), transform, theta, size).square().sum()
 
     expected = hessian(objective, theta.detach())
-    try:
-        got = torch.func.hessian(objective)(theta.detach())
-    except NotImplementedError as error:
-        assert backend != "reference"
-        assert "forward AD" in str(error)  # noqa: PT017
-    else:
-        torch.testing.assert_close(got, expected)
+    torch.testing.assert_close(torch.func.hessian(objective)(theta.detach()), expected)
 
 
-@pytest.mark.parametrize("backend", [None, *BACKENDS])
+@pytest.mark.parametrize("backend", ["native", "torch"])
+def test_backends_without_forward_mode_refuse_it(backend):
+    transform, theta, _, image, size = case("affine-2d")
+
+    def run(theta):
+        return stn.warp(image.detach(), transform, theta, size, backend=backend)
+
+    with pytest.raises(ValueError, match=r"cannot run this call: .*forward-mode"):
+        torch.func.jvp(run, (theta.detach(),), (torch.ones_like(theta),))
+    with (
+        torch.autograd.forward_ad.dual_level(),
+        pytest.raises(ValueError, match=r"cannot run this call: .*forward-mode"),
+    ):
+        run(torch.autograd.forward_ad.make_dual(theta.detach(), torch.ones_like(theta)))
+
+
+def test_native_kernels_refuse_torch_func():
+    transform, theta, _, image, size = case("affine-2d")
+    with pytest.raises(ValueError, match=r"cannot run this call: torch\.func"):
+        torch.func.vmap(
+            lambda row: stn.warp(image.detach(), transform, row[None], size, backend="native")
+        )(theta.detach())
+
+
+@pytest.mark.parametrize("backend", [None, "torch", "reference"])
 @families()
 def test_vmap_over_theta_is_a_loop(name, backend):
     transform, _, points, image, size = case(name)

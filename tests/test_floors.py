@@ -15,10 +15,10 @@ import pytest
 ROOT = Path(__file__).parents[1]
 SOURCE = ROOT / "src" / "stn"
 
-GROUND = {"coords", "linalg", "splines", "_typing", "_checks"}
+GROUND = {"coords", "places", "linalg", "splines", "_typing", "_checks"}
 CORE = {*GROUND, "sampling", "transforms", "warp", "annotations"}
 MIDDLE = {"training", "evaluation", "viz"}
-TOP = {"recipes", "cli", "explore", "__main__"}
+TOP = {"recipes", "bench", "cli", "explore", "__main__"}
 MAY_IMPORT = {
     **dict.fromkeys(GROUND, GROUND),
     "sampling": GROUND,

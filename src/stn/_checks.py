@@ -74,11 +74,11 @@ def check_choice(value: object, choices: Sequence[object], name: str) -> None:
         raise ValueError(f"{name} must be one of {listed}, got {value!r}")
 
 
-def check_theta(theta: Tensor, num_params: int, owner: str) -> None:
+def check_theta(theta: Tensor, num_params: int, owner: object) -> None:
     check_floating(theta, "theta")
     if theta.dim() != 2 or theta.shape[-1] != num_params:
         raise ValueError(
-            f"{owner} takes theta of shape (B, {num_params}), got {shape_of(theta)}; "
+            f"{owner!r} takes theta of shape (B, {num_params}), got {shape_of(theta)}; "
             f"the layer that predicts it must output {num_params} values per image"
         )
 

@@ -53,7 +53,7 @@ def valid_mask(
         [True, True, True, False]
     """
     input_size = check_size(input_size, transform.dim, "input_size")
-    px = _source_pixels(transform, theta.detach(), size, input_size, align_corners)
+    px = transform.places(theta.detach(), size, align_corners).pixels(input_size)
     last = torch.tensor([n - 1.0 for n in reversed(input_size)], dtype=px.dtype, device=px.device)
     low, high = margin_px - TOLERANCE_PX, last - margin_px + TOLERANCE_PX
     return ((px >= low) & (px <= high)).all(-1)
@@ -106,9 +106,8 @@ def warp_labels(
         raise ValueError(f"{transform!r} warps labels of shape {axes}, got {shape_of(labels)}")
     outside = _label(fill, labels)
     input_size = tuple(labels.shape[1:])
-    px = _source_pixels(
-        transform, theta.detach(), input_size if size is None else size, input_size, align_corners
-    )
+    size = input_size if size is None else size
+    px = transform.places(theta.detach(), size, align_corners).pixels(input_size)
     batch = px.shape[0] if labels.shape[0] == 1 else labels.shape[0]
     if px.shape[0] not in (1, batch):
         raise ValueError(
@@ -202,17 +201,3 @@ def _label(fill: int | bool, labels: Tensor) -> Tensor:
     if outside is None or outside.item() != fill:
         raise ValueError(f"fill must be a label of type {labels.dtype}, got {fill!r}")
     return outside
-
-
-def _source_pixels(
-    transform: Transform,
-    theta: Tensor,
-    size: Sequence[int] | int,
-    input_size: tuple[int, ...],
-    align_corners: bool,
-) -> Tensor:
-    """(B, [K,] *size, dim), px."""
-    size = check_size(size, transform.dim)
-    rows = theta.flatten(0, 1) if theta.dim() == 3 else theta
-    px = transform.source_pixels(rows, size, input_size, align_corners).unflatten(1, size)
-    return px.unflatten(0, theta.shape[:2]) if theta.dim() == 3 else px

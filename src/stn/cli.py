@@ -1,4 +1,4 @@
-"""The command line: `stn list | data | train | eval | reproduce | report`."""
+"""The command line: `stn list | data | train | eval | reproduce | report | bench`."""
 
 import json
 import sys
@@ -220,6 +220,36 @@ class Reproduce:
             raise ValueError(f"failed: {names}; their log.txt stand in {self.runs}")
 
 
+@dataclass(frozen=True)
+class Bench:
+    """Time stn against torch and other libraries; kill it at any time and start it again."""
+
+    cases: tuple[str, ...] = ()
+    """Names or kinds of stn.bench.CASES; all by default."""
+    threads: tuple[int, ...] = (1, 2)
+    """CPU threads, one number after the other; 1 only on a GPU."""
+    device: Literal["cpu", "cuda"] = "cpu"
+    """Where."""
+    quick: bool = False
+    """Few and short samples, in a results file of their own."""
+    fresh: bool = False
+    """Measure again what is in the results."""
+    compiled: bool = False
+    """torch under torch.compile takes part too; needs a C++ compiler."""
+    output: Path | None = None
+    """Results; by default a file in benchmarks/results that is named for the machine."""
+    page: Path | None = None
+    """A Markdown file to write the tables in, between <!-- bench-DEVICE --> and its end."""
+    budget_s: float | None = None
+    """Begin no measurement after so many seconds; the same command goes on where this stopped."""
+
+    def __call__(self) -> None:
+        from .bench import command
+
+        with _progress_bar("bench") as progress:
+            print(command(**vars(self), progress=progress))
+
+
 Command = (
     Annotated[List, tyro.conf.subcommand("list")]
     | Annotated[Data, tyro.conf.subcommand("data")]
@@ -227,6 +257,7 @@ Command = (
     | Annotated[Eval, tyro.conf.subcommand("eval")]
     | Annotated[Reproduce, tyro.conf.subcommand("reproduce")]
     | Annotated[Report, tyro.conf.subcommand("report")]
+    | Annotated[Bench, tyro.conf.subcommand("bench")]
 )
 
 

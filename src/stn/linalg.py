@@ -3,6 +3,9 @@
 import torch
 from torch import Tensor
 
+NEAREST_W = 1e-6  # of a point in front of a projective map's horizon
+FAR = 1 / NEAREST_W
+
 
 def apply_linear(linear: Tensor, points: Tensor) -> Tensor:
     """`linear` (B, m, n) times `points` (B or 1, N, n) -> (B, N, m).
@@ -18,6 +21,29 @@ def apply_linear(linear: Tensor, points: Tensor) -> Tensor:
 def apply_affine(matrix: Tensor, points: Tensor) -> Tensor:
     """`matrix` (B, m, n + 1) times homogeneous `points` (B or 1, N, n) -> (B, N, m)."""
     return apply_linear(matrix[..., :-1], points) + matrix[..., -1].unsqueeze(-2)
+
+
+def move_all(matrix: Tensor, points: Tensor) -> Tensor:
+    """`matrix` (B, m, n + 1) times shared points (N, n) -> (B, N, m), planar: one product."""
+    rows = matrix.flatten(0, 1)
+    moved = torch.addmm(rows[:, -1:], rows[:, :-1], points.mT)
+    return moved.unflatten(0, (-1, matrix.shape[1])).mT
+
+
+def in_front(offset: Tensor, points: Tensor) -> Tensor:
+    """Mask (B, N) of the points with w > 0, for a homogeneous matrix minus the identity."""
+    return (1 + apply_affine(offset[..., -1:, :], points)).squeeze(-1) > NEAREST_W
+
+
+def homogeneous_displacement(offset: Tensor, points: Tensor) -> Tensor:
+    """Source minus target under a homogeneous matrix given as its offset from the identity."""
+    hom = apply_affine(offset, points)
+    rise = hom[..., -1:]
+    shift = hom[..., :-1] - points * rise
+    w = 1 + rise
+    front = w > NEAREST_W
+    far = FAR * torch.copysign(torch.ones_like(points), shift + points * w) - points
+    return torch.where(front, shift / torch.where(front, w, 1), far)
 
 
 def inverse_or_nan(matrix: Tensor) -> Tensor:

@@ -7,12 +7,13 @@ from torch import Tensor
 
 from . import coords, linalg
 from ._checks import check_choice, check_floating, check_size, full_precision, shape_of, widen
+from .linalg import NEAREST_W
+from .places import Places
 from .sampling.antialias import differences
-from .sampling.functional import Fill, Options, sample
+from .sampling.functional import Fill, Options, check_input, sample
 from .sampling.kernels import Mode
 from .transforms import Transform
 from .transforms.linear import LinearTransform
-from .transforms.projective import NEAREST_W, homogeneous_displacement, in_front
 
 
 @full_precision
@@ -61,18 +62,13 @@ def warp(
     Reference:
         Jaderberg et al., Spatial Transformer Networks, 2015, section 3.
     """
-    input_size = _check(input, repr(transform), transform.dim)
+    input_size = _check(input, transform, transform.dim)
     size = input_size if size is None else check_size(size, transform.dim)
     check_floating(theta, "theta")
-    many = theta.dim() == 3
-    rows = theta.flatten(0, 1) if many else theta
-    px = transform.source_pixels(rows, size, input_size, align_corners).unflatten(1, size)
-    slopes = _slopes(transform, rows, size, input_size, align_corners) if antialias else None
-    if many:
-        px = px.unflatten(0, theta.shape[:2])
-        slopes = None if slopes is None else slopes.unflatten(0, theta.shape[:2])
+    places = transform.places(theta, size, align_corners)
+    slopes = _slopes(transform, theta, size, input_size, align_corners) if antialias else None
     options = Options(mode, padding_mode, align_corners, antialias, gradient_blur_px, fill, backend)
-    return sample(input, px, options, slopes)
+    return sample(input, places, options, slopes)
 
 
 @full_precision
@@ -118,20 +114,17 @@ def warp_matrix(
     size = input_size if size is None else check_size(size, dim)
     matrix = widen(matrix)
     eye = torch.eye(*matrix.shape[1:], dtype=matrix.dtype, device=matrix.device)
-    points = coords.target_points(size, align_corners, matrix.dtype, matrix.device).unsqueeze(0)
-    if matrix.shape[1] == dim:
-        shift = linalg.apply_affine(matrix - eye, points)
-    else:
-        shift = homogeneous_displacement(matrix - eye, points)
-        shift = torch.where(in_front(matrix - eye, points).unsqueeze(-1), shift, torch.nan)
-    px = coords.shifted_pixels(shift, size, input_size, align_corners).unflatten(1, size)
+    kind = "affine" if matrix.shape[1] == dim else "projective"
+    places = Places(kind, matrix - eye, size, (matrix.shape[0],), align_corners)
     slopes = None
     if antialias:
-        slopes = _matrix_jacobian(matrix, points) - eye[:dim, :dim]
+        matrix = matrix.double()
+        points = coords.target_points(size, align_corners, matrix.dtype, matrix.device)
+        slopes = _matrix_jacobian(matrix, points.unsqueeze(0)) - eye[:dim, :dim]
         slopes = coords.jacobian_pixels(slopes, size, input_size, align_corners)
         slopes = slopes.unflatten(1, size if slopes.shape[1] > 1 else (1,) * dim)
     options = Options(mode, padding_mode, align_corners, antialias, gradient_blur_px, fill, backend)
-    return sample(input, px, options, slopes)
+    return sample(input, places, options, slopes)
 
 
 @full_precision
@@ -181,21 +174,19 @@ def warp_flow(
             f"components in the last axis, got {shape_of(flow)}{hint}"
         )
     size = tuple(flow.shape[1:-1])
-    shift = widen(flow).flatten(1, -2)
-    base = coords.identity_pixels(size, input_size, align_corners, shift.device)
-    if unit == "px":
-        px = base + shift
-    else:
-        px = coords.shifted_pixels(shift, size, input_size, align_corners)
+    kind = "flow_px" if unit == "px" else "flow"
+    places = Places(kind, widen(flow).flatten(1, -2), size, (flow.shape[0],), align_corners)
     slopes = None
     if antialias:
         # Of the shift alone, so that an output one pixel wide knows how much it shrinks.
-        slopes = differences((px - base).unflatten(1, size), dim)
+        base = coords.identity_pixels(size, input_size, align_corners, flow.device)
+        shift = places.pixels(input_size) - base.unflatten(0, size)
+        slopes = differences(shift, dim)
         slopes = slopes + coords.jacobian_pixels(
             torch.zeros_like(slopes), size, input_size, align_corners
         )
     options = Options(mode, padding_mode, align_corners, antialias, gradient_blur_px, fill, backend)
-    return sample(input, px.unflatten(1, size), options, slopes)
+    return sample(input, places, options, slopes)
 
 
 @full_precision
@@ -272,12 +263,13 @@ def splat(
     return torch.func.vjp(read, image)[1](wide)[0].to(values.dtype)
 
 
-def _check(input: Tensor, owner: str, dim: int | None = None) -> tuple[int, ...]:
+def _check(input: Tensor, owner: object, dim: int | None = None) -> tuple[int, ...]:
     """The image's spatial size; `dim` axes where that is given, else 2 or 3."""
     check_floating(input, "input")
     if input.dim() - 2 not in ((2, 3) if dim is None else (dim,)):
         axes = {2: "(B, C, H, W)", 3: "(B, C, D, H, W)", None: "(B, C, H, W) or (B, C, D, H, W)"}
         raise ValueError(f"{owner} warps images of shape {axes[dim]}, got {shape_of(input)}")
+    check_input(input)
     return tuple(input.shape[2:])
 
 
@@ -288,15 +280,17 @@ def _slopes(
     input_size: tuple[int, ...],
     align_corners: bool,
 ) -> Tensor:
-    """d source px / d target px (B, *size, dim, dim), of size 1 along T where it is constant."""
-    # As in source_pixels: a row that is not finite would turn its zero gradient into NaN.
-    theta = theta.masked_fill(~theta.isfinite().all(-1, keepdim=True), 0)
-    points = coords.target_points(size, align_corners, widen(theta).dtype, theta.device)
+    """d source px / d target px (B, [K,] *size, dim, dim), 1 along T where it is constant."""
+    rows = widen(theta).flatten(0, -2)
+    # As in Transform.places: a row that is not finite would turn its zero gradient into NaN.
+    rows = rows.masked_fill(~rows.isfinite().all(-1, keepdim=True), 0)
+    points = coords.target_points(size, align_corners, rows.dtype, rows.device)
     constant = isinstance(transform, LinearTransform)
-    slopes = transform.jacobian(theta, points[:1] if constant else points)
+    slopes = transform.jacobian(rows, points[:1] if constant else points)
     slopes = slopes - torch.eye(transform.dim, dtype=slopes.dtype, device=slopes.device)
     slopes = coords.jacobian_pixels(slopes, size, input_size, align_corners)
-    return slopes.unflatten(1, (1,) * len(size) if constant else size)
+    slopes = slopes.unflatten(1, (1,) * len(size) if constant else size)
+    return slopes.unflatten(0, theta.shape[:-1])
 
 
 def _matrix_jacobian(matrix: Tensor, points: Tensor) -> Tensor:

@@ -21,11 +21,18 @@ PADDING = {"zeros": "zeros", "fill": "zeros", "border": "border", "reflection": 
 
 
 def reason_against(
-    dim: int, mode: str | Kernel, padding_mode: str, empty: bool, antialias: bool
+    dim: int,
+    mode: str | Kernel,
+    padding_mode: str,
+    empty: bool,
+    antialias: bool,
+    forward_mode: bool = False,
 ) -> str | None:
     """None when torch can do the call, else why not."""
     if antialias:
         return "torch has no antialiased warp"
+    if forward_mode:
+        return "torch's sampler has no forward-mode derivative"
     if mode not in MODES:
         return f"torch has no mode {mode!r}"
     if empty:

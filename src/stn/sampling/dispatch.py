@@ -3,11 +3,18 @@
 from collections.abc import Callable
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
 
 from .._checks import check_choice
-from . import aten, reference
+from ..places import Places
+from . import aten, native, reference
 from .kernels import Mode
+
+# Operators that take described places, and functions of pixel coordinates, best first.
+FUSED = ("native",)
+POINTWISE: dict[str, Callable[..., Tensor]] = {"torch": aten.sample, "reference": reference.sample}
+BACKENDS = (*FUSED, *POINTWISE)
 
 
 class Call(NamedTuple):
@@ -18,23 +25,72 @@ class Call(NamedTuple):
     padding_mode: str
     empty: bool
     antialias: bool = False
+    device: str = "cpu"
+    dtype: torch.dtype = torch.float32
+    transformed: bool = False  # by torch.func
+    forward_mode: bool = False  # differentiated forward
+    exported: bool = False
 
 
-# In order of preference.
-BACKENDS: dict[str, Callable[..., Tensor]] = {"torch": aten.sample, "reference": reference.sample}
+def call_of(
+    input: Tensor,
+    places: Places,
+    mode: Mode,
+    padding_mode: str,
+    antialias: bool = False,
+) -> Call:
+    """The call that samples `input` at `places`."""
+    transformed, forward_mode = _transforms()
+    return Call(
+        len(places.size),
+        mode,
+        padding_mode,
+        input.numel() == 0 or places.values.numel() == 0 or 0 in places.size,
+        antialias,
+        input.device.type,
+        input.dtype,
+        transformed,
+        forward_mode,
+        torch.compiler.is_exporting() or torch._C._get_tracing_state() is not None,
+    )
 
 
 def can_run(backend: str, call: Call) -> str | None:
     """None when `backend` can run `call`, else the reason why not."""
-    check_choice(backend, tuple(BACKENDS), "backend")
-    return aten.reason_against(*call) if backend == "torch" else None
+    check_choice(backend, BACKENDS, "backend")
+    if backend == "reference":
+        return None
+    if backend == "torch":
+        return aten.reason_against(
+            call.dim, call.mode, call.padding_mode, call.empty, call.antialias, call.forward_mode
+        )
+    if call.device != "cpu":
+        return f"the image is on {call.device}"
+    if call.antialias:
+        return "there is no native antialiased warp"
+    if call.exported:
+        return "an exported program must not need the library of stn"
+    if call.transformed or call.forward_mode:
+        return "torch.func and forward-mode differentiation do not reach into native kernels"
+    return native.reason_against(call.dim, call.mode, call.padding_mode, call.dtype)
 
 
-def choose(call: Call, backend: str | None = None) -> Callable[..., Tensor]:
-    """The sampler for `call`: the first that can run it, or `backend` or a ValueError."""
-    if backend is not None:
-        reason = can_run(backend, call)
-        if reason is not None:
-            raise ValueError(f"backend {backend!r} cannot run this call: {reason}")
-        return BACKENDS[backend]
-    return next(run for name, run in BACKENDS.items() if can_run(name, call) is None)
+def choose(call: Call, backend: str | None = None) -> str:
+    """The first backend that can run `call`; or `backend`, or a ValueError."""
+    if backend is None:
+        return next(name for name in BACKENDS if can_run(name, call) is None)
+    reason = can_run(backend, call)
+    if reason is not None:
+        raise ValueError(f"backend {backend!r} cannot run this call: {reason}")
+    return backend
+
+
+def _transforms() -> tuple[bool, bool]:
+    """Whether torch.func is at work, and whether derivatives are carried forward."""
+    if torch.compiler.is_compiling():
+        return False, False
+    functorch = torch._C._functorch  # pyright: ignore[reportAttributeAccessIssue]
+    stack = functorch.get_interpreter_stack() or ()
+    kinds = [layer.key() for layer in stack]
+    forward = functorch.TransformType.Jvp in kinds
+    return bool(kinds), forward or torch.autograd.forward_ad._current_level >= 0

@@ -1,17 +1,18 @@
 """Sampling an image at given coordinates: checks, broadcasting and layout, around a backend."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from .. import coords
 from .._checks import check_choice, check_floating, full_precision, shape_of, widen
+from ..places import Places
 from . import antialias as aa
-from . import blur, dispatch, kernels, padding
+from . import blur, dispatch, kernels, ops, padding
 from .kernels import Mode
+from .ops import layout_of
 
 Fill = float | Tensor
 OUTSIDE_PX = -1e9
@@ -73,7 +74,7 @@ def grid_sample(
         gradient_blur_px: sigma >= 0, px; above 0 the gradient to the grid is that of the image
             blurred by a Gaussian of this width, while the values stay as they are.
         fill: a finite float, or a (C,) tensor. Points that are not finite read it in every mode.
-        backend: None for the fastest that can run, "torch" or "reference".
+        backend: None for the fastest that can run, "native", "torch" or "reference".
 
     Returns:
         (B, C, *T), or (B, K, C, *T); of input's type, channels_last where input is.
@@ -96,46 +97,102 @@ def grid_sample(
     Reference:
         Jaderberg et al., Spatial Transformer Networks, 2015, eqs. 3-7.
     """
-    dim = _check_input(input)
+    dim = check_input(input)
     check_floating(grid, "grid")
     if grid.dim() not in (dim + 2, dim + 3) or grid.shape[-1] != dim:
         raise ValueError(
             f"for input {shape_of(input)} the grid must have shape (B, *T, {dim}) with {dim} axes "
             f"T, or (B, K, *T, {dim}), got {shape_of(grid)}"
         )
-    px = coords.to_pixels(widen(grid), input.shape[2:], align_corners)
-    slopes = aa.differences(px, dim) if antialias else None
+    values, lead, size = (
+        widen(grid),
+        tuple(grid.shape[: -dim - 1]),
+        tuple(grid.shape[-dim - 1 : -1]),
+    )
+    if len(lead) == 2:
+        values = values.flatten(0, 1)
+    places = Places("grid", values.flatten(1, -2), size, lead, align_corners)
+    slopes = aa.differences(places.pixels(input.shape[2:]), dim) if antialias else None
     options = Options(mode, padding_mode, align_corners, antialias, gradient_blur_px, fill, backend)
-    return sample(input, px, options, slopes)
+    return sample(input, places, options, slopes)
 
 
-def sample(input: Tensor, px: Tensor, options: Options, jacobian: Tensor | None = None) -> Tensor:
-    """`grid_sample` at pixel coordinates (B, [K,] *T, dim).
+def sample(
+    input: Tensor, places: Places, options: Options, jacobian: Tensor | None = None
+) -> Tensor:
+    """`grid_sample` at described places.
 
-    `jacobian` d source px / d target px, which expands to (*px.shape, dim), for antialiasing.
+    `jacobian` d source px / d target px, which expands to (*lead, *size, dim, dim), for
+    antialiasing.
     """
-    _check_input(input)
+    check_input(input)
     options.check()
     if not options.gradient_blur_px:
-        return _sample(input, px, options, jacobian)
+        return _sample(input, places, options, jacobian)
     # The values of the image, the slopes of a smoother one.
-    shown = _sample(input, px.detach(), options, None if jacobian is None else jacobian.detach())
+    still = places._replace(values=places.values.detach())
+    shown = _sample(input, still, options, None if jacobian is None else jacobian.detach())
     fill = options.fill.detach() if isinstance(options.fill, Tensor) else options.fill
     level = _check_fill(fill, input)
     smooth, shift = blur.blurred(
         input.detach(), options.gradient_blur_px, options.padding_mode, options.align_corners, level
     )
     plain = Options("bilinear", options.padding_mode, options.align_corners, fill=fill)
-    slope = _sample(smooth, px + shift, plain, None)
+    px = places.pixels(input.shape[2:]).flatten(len(places.lead), -2).flatten(0, -3) + shift
+    slope = _sample(smooth, places._replace(kind="px", values=px), plain, None)
     return shown + (slope - slope.detach()).to(shown.dtype)
 
 
-def _sample(input: Tensor, px: Tensor, options: Options, jacobian: Tensor | None) -> Tensor:
-    mode, padding_mode, align_corners, antialias, _, fill, backend = options
-    dim = px.shape[-1]
-    many = px.dim() == dim + 3
-    target = px.shape[2:-1] if many else px.shape[1:-1]
-    batch = _common_batch(input.shape[0], px.shape[0])
+def _sample(input: Tensor, places: Places, options: Options, jacobian: Tensor | None) -> Tensor:
+    batch = _common_batch(input.shape[0], places.lead[0])
+    call = dispatch.call_of(input, places, options.mode, options.padding_mode, options.antialias)
+    backend = dispatch.choose(call, options.backend)
+    if backend in dispatch.FUSED:
+        return _fused(input, places, options, batch)
+    return _at_points(input, places, options, jacobian, batch, dispatch.POINTWISE[backend])
+
+
+def _fused(input: Tensor, places: Places, options: Options, batch: int) -> Tensor:
+    """By an operator that takes described places."""
+    _, values, size, lead, align_corners = places
+    if lead[0] != batch:
+        values = values.unflatten(0, lead).expand(batch, *lead[1:], *values.shape[1:])
+        values = values.flatten(0, len(lead) - 1)
+    where = size, places.kind, align_corners
+    mode = options.mode
+    assert isinstance(mode, str)
+    if _is_zero(options.fill):
+        padding_mode = "zeros" if options.padding_mode == "fill" else options.padding_mode
+        out = ops.sample(input, values, *where, mode, padding_mode)
+    else:
+        level = _check_fill(options.fill, input).to(widen(input).dtype)
+        level = level.view(-1, *[1] * len(size))
+        if options.padding_mode == "zeros":  # `fill` is for points that are not finite
+            out = ops.sample(input, values, *where, mode, "zeros")
+            ones = torch.ones_like(input[:1, :1])
+            finite = ops.sample(ones, values.detach(), *where, "nearest", "border")
+            out = torch.where(finite == 1, out, level.to(out.dtype))
+        else:  # what reads `fill` reads 0 of the image's rise over it
+            padding_mode = "zeros" if options.padding_mode == "fill" else options.padding_mode
+            rise = widen(input) - level
+            out = ops.sample(rise, values, *where, mode, padding_mode)
+            out = (out + level).to(input.dtype)
+    return out if len(lead) == 1 else out.unflatten(0, (batch, lead[1]))
+
+
+def _at_points(
+    input: Tensor,
+    places: Places,
+    options: Options,
+    jacobian: Tensor | None,
+    batch: int,
+    run: Callable[..., Tensor],
+) -> Tensor:
+    """By a function of pixel coordinates."""
+    mode, padding_mode, align_corners, antialias, _, fill, _ = options
+    px, size = places.pixels(input.shape[2:]), places.size
+    dim = len(size)
+    many = len(places.lead) == 2
     channels = input.shape[1]
 
     # One image under many points, never copied: its batch becomes part of the points.
@@ -156,10 +213,7 @@ def _sample(input: Tensor, px: Tensor, options: Options, jacobian: Tensor | None
     else:
         flat = torch.where(finite, flat, 0)
     filling = _check_fill(fill, image)
-    empty = image.numel() == 0 or flat.numel() == 0
-    call = dispatch.Call(dim, mode, padding_mode, empty, antialias)
-    run = dispatch.choose(call, backend)
-    if antialias and not empty:
+    if antialias and image.numel() and flat.numel():
         assert jacobian is not None
         shape = aa.footprint(jacobian, input.shape[2:])
         inverse = per_point(torch.linalg.inv(shape), dim, dim)
@@ -170,18 +224,19 @@ def _sample(input: Tensor, px: Tensor, options: Options, jacobian: Tensor | None
     if finite is not None:
         out = torch.where(finite.mT, out, filling.to(out.dtype).unsqueeze(-1))
 
-    lead = (batch, px.shape[1]) if many else (batch,)
-    out = out.view(out.shape[0], channels, *(lead if shared else lead[1:]), *target)
+    lead = (batch, *places.lead[1:])
+    out = out.view(out.shape[0], channels, *(lead if shared else lead[1:]), *size)
     if shared:
         out = out.squeeze(0).movedim(0, len(lead))
     elif many:
         out = out.transpose(1, 2)
     if many:
         return out.contiguous()
-    return out.contiguous(memory_format=_layout(input))
+    return out.contiguous(memory_format=layout_of(input))
 
 
-def _check_input(input: Tensor) -> int:
+def check_input(input: Tensor) -> int:
+    """The number of spatial axes of an image; raises for what is none."""
     check_floating(input, "input")
     dim = input.dim() - 2
     if dim not in (1, 2, 3):
@@ -221,15 +276,3 @@ def _check_fill(fill: Fill, image: Tensor) -> Tensor:
 
 def _is_zero(fill: Fill) -> bool:
     return not isinstance(fill, Tensor) and fill == 0
-
-
-def _layout(input: Tensor) -> torch.memory_format:
-    formats: Sequence[torch.memory_format] = {
-        4: (torch.channels_last,),
-        5: (torch.channels_last_3d,),
-    }.get(input.dim(), ())
-    for layout in formats:
-        plain = input.is_contiguous()
-        if not plain and input.is_contiguous(memory_format=layout):
-            return layout
-    return torch.contiguous_format

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from .. import coords
 from .._checks import check_points, check_size, check_theta, full_precision, shape_of, widen
+from ..places import Places
 from .inversion import newton_inverse
 
 
@@ -115,24 +116,24 @@ class Transform(nn.Module):
         return self._hide_invalid(theta, points, source).unflatten(1, size)
 
     @full_precision
-    def source_pixels(
-        self,
-        theta: Tensor,
-        size: tuple[int, ...],
-        input_size: tuple[int, ...],
-        align_corners: bool = False,
-    ) -> Tensor:
-        """Where every output pixel reads an input of `input_size`: (B, N, dim), px, float64."""
-        theta, _ = self._checked(theta, None)
-        # A row that is not finite is lost whole, and kept out of the formulas: they would turn its
-        # zero gradient into NaN.
-        lost = ~theta.isfinite().all(-1, keepdim=True)
-        theta = theta.masked_fill(lost, 0)
-        shift = self.grid_displacement(theta, size, align_corners)
+    def places(
+        self, theta: Tensor, size: Sequence[int] | int, align_corners: bool = False
+    ) -> Places:
+        """What decides where every pixel of outputs of `size` reads, for theta (B, P) or (B, K, P).
+
+        `places(…).pixels(input_size)` are the places themselves, (B, [K,] *size, dim) in px.
+        """
+        rows, _ = self._checked(theta.flatten(0, 1) if theta.dim() == 3 else theta, None)
+        size = check_size(size, self.dim)
+        return self._places(rows, size, align_corners)._replace(lead=tuple(theta.shape[:-1]))
+
+    def _places(self, theta: Tensor, size: tuple[int, ...], align: bool) -> Places:
+        theta, lost = _without_lost(theta)
+        shift = self.grid_displacement(theta, size, align)
         shift = shift.masked_fill(lost.unsqueeze(-1), torch.nan)
-        points = coords.target_points(size, align_corners, theta.dtype, theta.device)
+        points = coords.target_points(size, align, theta.dtype, theta.device)
         shift = self._hide_invalid(theta, points, shift)
-        return coords.shifted_pixels(shift, size, input_size, align_corners)
+        return Places("flow", shift, size, (theta.shape[0],), align)
 
     @full_precision
     def fit(
@@ -179,7 +180,7 @@ class Transform(nn.Module):
         return theta
 
     def _checked(self, theta: Tensor, points: Tensor | None) -> tuple[Tensor, Tensor]:
-        check_theta(theta, self.num_params, repr(self))
+        check_theta(theta, self.num_params, self)
         theta = widen(theta)
         if points is None:
             return theta, theta
@@ -204,6 +205,16 @@ class Transform(nn.Module):
         return f"dim={self.dim}"
 
 
+def _without_lost(theta: Tensor) -> tuple[Tensor, Tensor]:
+    """theta with 0 in the rows that are not finite, and the mask (B, 1) of those.
+
+    Such a row is lost whole, and kept out of the formulas: they would turn its zero gradient into
+    NaN.
+    """
+    lost = ~theta.isfinite().all(-1, keepdim=True)
+    return theta.masked_fill(lost, 0), lost
+
+
 class MatrixTransform(Transform):
     """A family whose maps are matrices on homogeneous points.
 
@@ -211,8 +222,19 @@ class MatrixTransform(Transform):
     ``theta_of(matrix)``, which need only be right for matrices in the family.
     """
 
+    kind = "affine"
+    linear_in_theta = False  # then a theta that is not finite cannot spoil its own gradient
+
     def offset(self, theta: Tensor) -> Tensor:
         raise NotImplementedError
+
+    def _places(self, theta: Tensor, size: tuple[int, ...], align: bool) -> Places:
+        if self.linear_in_theta:
+            offset = self.offset(theta)
+        else:
+            theta, lost = _without_lost(theta)
+            offset = self.offset(theta).masked_fill(lost.unsqueeze(-1), torch.nan)
+        return Places(self.kind, offset, size, (theta.shape[0],), align)
 
     def theta_of(self, matrix: Tensor) -> Tensor:
         raise NotImplementedError

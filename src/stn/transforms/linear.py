@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from .. import coords, linalg
+from ..places import Places
 from .base import MatrixTransform
 
 MAX_LOG_SCALE = 80.0  # exp of more overflows float32, and its zero gradient times inf is NaN
@@ -18,11 +19,9 @@ class LinearTransform(MatrixTransform):
         return linalg.apply_affine(self.offset(theta), points)
 
     def grid_displacement(self, theta: Tensor, size: tuple[int, ...], align: bool) -> Tensor:
-        # One product for the whole batch; in float64 it is never rounded to TF32.
+        # In float64 the one product for the whole batch is never rounded to TF32.
         points = coords.target_points(size, align, torch.float64, theta.device)
-        rows = self.offset(theta).double().flatten(0, 1)
-        moved = torch.addmm(rows[:, -1:], rows[:, :-1], points.mT)
-        return moved.unflatten(0, (-1, self.dim)).mT
+        return linalg.move_all(self.offset(theta).double(), points)
 
     def jacobian_at(self, theta: Tensor, points: Tensor) -> Tensor:
         linear = self.matrix(theta)[..., : self.dim]
@@ -36,6 +35,8 @@ class LinearTransform(MatrixTransform):
 
 class Translation(LinearTransform):
     """source = target + t; theta = (tx, ty[, tz])."""
+
+    linear_in_theta = True
 
     def __init__(self, dim: int = 2):
         super().__init__(dim, dim)
@@ -168,11 +169,16 @@ class Rigid(Similarity):
 class Affine(LinearTransform):
     """Any linear map and shift (eq. 1); theta = matrix (dim, dim + 1) minus identity, row-major."""
 
+    linear_in_theta = True
+
     def __init__(self, dim: int = 2):
         super().__init__(dim, dim * (dim + 1))
 
     def offset(self, theta: Tensor) -> Tensor:
         return theta.unflatten(-1, (self.dim, self.dim + 1))
+
+    def _places(self, theta: Tensor, size: tuple[int, ...], align: bool) -> Places:
+        return Places("affine", theta, size, (theta.shape[0],), align)
 
     def theta_of(self, matrix: Tensor) -> Tensor:
         return (matrix - _eye(self.dim, matrix, columns=self.dim + 1)).flatten(-2)

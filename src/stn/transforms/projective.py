@@ -4,10 +4,8 @@ import torch
 from torch import Tensor
 
 from .. import linalg
+from ..linalg import NEAREST_W, homogeneous_displacement, in_front
 from .base import MatrixTransform
-
-NEAREST_W = 1e-6
-FAR = 1 / NEAREST_W
 
 
 class Projective(MatrixTransform):
@@ -17,6 +15,9 @@ class Projective(MatrixTransform):
     stays 1. Points with w <= 0 lie behind the horizon: `map_points` puts them finitely far outside,
     samplers read `fill` there.
     """
+
+    kind = "projective"
+    linear_in_theta = True
 
     def __init__(self, dim: int = 2):
         super().__init__(dim, (dim + 1) ** 2 - 1)
@@ -59,19 +60,3 @@ class Projective(MatrixTransform):
             raise ValueError(f"{self!r}.fit needs at least {needed} points, got {target.shape[1]}")
         matrix = linalg.homography(target, source, weights)
         return self.theta_of(matrix / matrix[..., -1:, -1:])
-
-
-def in_front(offset: Tensor, points: Tensor) -> Tensor:
-    """Mask (B, N) of the points with w > 0, for a homogeneous matrix minus the identity."""
-    return (1 + linalg.apply_affine(offset[..., -1:, :], points)).squeeze(-1) > NEAREST_W
-
-
-def homogeneous_displacement(offset: Tensor, points: Tensor) -> Tensor:
-    """Source minus target under a homogeneous matrix given as its offset from the identity."""
-    hom = linalg.apply_affine(offset, points)
-    rise = hom[..., -1:]
-    shift = hom[..., :-1] - points * rise
-    w = 1 + rise
-    front = w > NEAREST_W
-    far = FAR * torch.copysign(torch.ones_like(points), shift + points * w) - points
-    return torch.where(front, shift / torch.where(front, w, 1), far)

@@ -1,0 +1,244 @@
+// Bilinear sampling with lanes along the outputs: images whose channels are planes.
+#pragma once
+
+#include "slopes.h"
+
+namespace stn {
+namespace {
+
+// Zeroes the margin of a plane whose pixels take `floats` each.
+inline void clear_margin(const Call& c, const Frame& frame, int64_t floats, float* plane) {
+  const int64_t planes = c.dim == 3 ? frame.count / frame.step[2] : 1;
+  const int64_t lines = frame.step[2] / frame.step[1], width = frame.step[1] * floats;
+  const int64_t deep = c.dim == 3 ? kMargin : 0, edge = kMargin * floats;
+  for (int64_t z = 0; z < planes; ++z) {
+    for (int64_t y = 0; y < lines; ++y, plane += width) {
+      const bool outside = z < deep || z >= planes - deep || y < kMargin || y >= lines - kMargin;
+      std::memset(plane, 0, (outside ? width : edge) * sizeof(float));
+      if (!outside) std::memset(plane + width - edge, 0, edge * sizeof(float));
+    }
+  }
+}
+
+// Copies `count` floats: lines are too short for a call of memcpy each.
+STN_HOT void copy_line(const float* from, int64_t count, float* to) {
+  int64_t k = 0;
+  for (; k + N <= count; k += N) Vector::store(to + k, Vector::load(from + k));
+  if (k < count) {
+    Vector::store_some(to + k, static_cast<int>(count - k),
+                       Vector::load_some(from + k, static_cast<int>(count - k)));
+  }
+}
+
+// Copies an image into planes with a margin, which stays as it is, and back.
+inline void add_margin(const Call& c, const Frame& frame, const float* from, float* to) {
+  for (int64_t channel = 0; channel < c.channels; ++channel, to += frame.count) {
+    for (int64_t z = 0; z < c.in[0]; ++z) {
+      float* line = to + frame.first + z * frame.step[2];
+      for (int64_t y = 0; y < c.in[1]; ++y, from += c.in[2], line += frame.step[1]) {
+        copy_line(from, c.in[2], line);
+      }
+    }
+  }
+}
+
+// Of lines (planes in three dimensions) [low, high).
+inline void take_margin(const Call& c, const Frame& frame, const float* from, float* to, int64_t low,
+                        int64_t high) {
+  const int64_t slice = c.pixels() / c.in[3 - c.dim];
+  for (int64_t channel = 0; channel < c.channels; ++channel, from += frame.count) {
+    for (int64_t at = low; at < high; ++at) {
+      const float* own = from + frame.first + at * frame.slice(c);
+      float* out = to + channel * c.pixels() + at * slice;
+      for (int64_t y = 0; y < slice / c.in[2]; ++y) {
+        copy_line(own + y * frame.step[1], c.in[2], out + y * c.in[2]);
+      }
+    }
+  }
+}
+
+template <int DIM, bool FOLD, int64_t TYPE>
+struct Planar {
+  static constexpr int kRows = 1 << (DIM - 1);
+
+  const Call& c;
+  const Tiles tiles;
+  const Frame frame;
+  const int64_t targets, channels;
+  Tile tile;
+  Affine affine;
+
+  Planar(const Call& call, bool margin) : c(call), tiles(call), frame(call, margin), targets(c.targets()), channels(c.channels) {}
+
+  // Where the first channel of the tile lies in output and grad_output.
+  int64_t output_at(int64_t row) const { return row * c.channels * targets + tile.start; }
+
+  // `image`: the row's, in this frame.
+  void forward(const Places& p, int64_t row, int64_t from, int64_t to, const float* image) {
+    for (int64_t index = from; index < to; ++index) {
+      locate<DIM, FOLD>(p, tiles, frame, index, tile, affine);
+      const float* here = image + tile.pixel;
+      const int64_t at = output_at(row);
+      for (int v = 0; v < tile.vectors; ++v) {
+        if (tile.kind[v] == kInside) {
+          sample<false>(at, v, here);
+        } else if (tile.kind[v] == kEdge) {
+          sample<true>(at, v, here);
+        } else if (tile.kind[v] == kOutside) {
+          for (int64_t channel = 0; channel < c.channels; ++channel) {
+            Vector::write<TYPE>(c.output, at + channel * targets + v * N, tile.lanes(v),
+                                Vector::zero());
+          }
+        } else {
+          const int64_t first = tile.start + v * N;
+          Scalar<float>::forward(p, row, first, first + tile.lanes(v));
+        }
+      }
+    }
+  }
+
+  template <bool EDGE>
+  STN_HOT void sample(int64_t at, int v, const float* plane) {
+    const Around<DIM, EDGE> around(tile, v);
+    const int lanes = tile.lanes(v);
+    at += v * N;
+    for (int64_t channel = 0; channel < channels; ++channel, plane += frame.count, at += targets) {
+      F left[kRows], right[kRows];
+      around.load(plane, frame, tile.offset + v * N, left, right);
+      const F value = around.value(left, right);
+      Vector::write<TYPE>(c.output, at, lanes, value);
+    }
+  }
+
+  // Tiles [from, to) of one row; matrices' sums go to `total`.
+  void backward_places(const Places& p, int64_t row, int64_t from, int64_t to, const float* image,
+                       MatrixGradient& total) {
+    for (int64_t index = from; index < to; ++index) {
+      locate<DIM, FOLD>(p, tiles, frame, index, tile, affine);
+      const float* here = image + tile.pixel;
+      const int64_t at = output_at(row);
+      for (int v = 0; v < tile.vectors; ++v) {
+        if (tile.kind[v] == kInside) {
+          slopes<false>(at, v, here);
+        } else if (tile.kind[v] == kEdge) {
+          slopes<true>(at, v, here);
+        } else if (tile.kind[v] == kOutside) {
+          for (int a = 0; a < DIM; ++a) store_slopes(tile, a, v, Vector::zero());
+        } else {
+          const int64_t first = tile.start + v * N;
+          Scalar<float>::backward_places(p, row, first, first + tile.lanes(v), total);
+        }
+      }
+      give_slopes<DIM>(p, row, tile, affine, total);
+    }
+  }
+
+  template <bool EDGE>
+  STN_HOT void slopes(int64_t at, int v, const float* plane) {
+    const Around<DIM, EDGE> around(tile, v);
+    const int lanes = tile.lanes(v);
+    at += v * N;
+    F sum[DIM];
+    for (int a = 0; a < DIM; ++a) sum[a] = Vector::zero();
+    for (int64_t channel = 0; channel < channels; ++channel, plane += frame.count, at += targets) {
+      F left[kRows], right[kRows], g[DIM];
+      const F grad = Vector::read<TYPE>(c.grad_output, at, lanes);
+      around.load(plane, frame, tile.offset + v * N, left, right);
+      around.slopes(left, right, g);
+      for (int a = 0; a < DIM; ++a) sum[a] = Vector::fma(grad, g[a], sum[a]);
+    }
+    for (int a = 0; a < DIM; ++a) {
+      if (FOLD) sum[a] = sum[a] * Vector::load(tile.sign[a] + v * N);
+      store_slopes(tile, a, v, sum[a]);
+    }
+  }
+
+  // Adds to lines (planes in 3-D) [low, high) of `image`, all channels, what `row` puts there;
+  // `whole` says that they are all.
+  void backward_input(const Places& p, int64_t row, int64_t low, int64_t high, bool whole,
+                      float* image) {
+    const int64_t slice = frame.slice(c);
+    for (int64_t index = 0; index < tiles.count; ++index) {
+      if (!whole && misses<DIM, FOLD>(p, tiles, index, low, high)) continue;
+      locate<DIM, FOLD>(p, tiles, frame, index, tile, affine);
+      const bool cut = !whole && !lies_in(low * slice, high * slice);
+      float* plane = image;
+      int64_t at = output_at(row);
+      for (int64_t channel = 0; channel < channels; ++channel, plane += frame.count, at += targets) {
+        for (int v = 0; v < tile.vectors; ++v) {
+          if (tile.kind[v] == kInside) {
+            spread<false>(at, v);
+          } else if (tile.kind[v] == kEdge) {
+            spread<true>(at, v);
+          }
+        }
+        cut ? add<true>(plane, low * slice, high * slice) : add<false>(plane, 0, 0);
+      }
+      for (int v = 0; v < tile.vectors; ++v) {
+        if (tile.kind[v] != kSlow) continue;
+        const int64_t first = tile.start + v * N;
+        spill(c, frame, p, row, first, first + tile.lanes(v), low, high, image, 1, frame.count);
+      }
+    }
+  }
+
+ private:
+  alignas(64) float pairs[kRows][2 * kTile];
+
+  // Whether all that the tile's lanes touch lies in pixels [low, high).
+  bool lies_in(int64_t low, int64_t high) const {
+    const int64_t from = frame.first - frame.before;
+    int64_t first = high, last = low;
+    for (int k = 0; k < tile.size; ++k) {
+      if (tile.kind[k / N] >= kOutside) continue;
+      first = std::min<int64_t>(first, tile.pixel - from + tile.offset[k]);
+      last = std::max<int64_t>(last, tile.pixel - from + tile.offset[k]);
+    }
+    return first >= low && last + frame.slice(c) < high;
+  }
+
+  template <bool EDGE>
+  STN_HOT void spread(int64_t at, int v) {
+    const Around<DIM, EDGE> around(tile, v);
+    const F grad = Vector::read<TYPE>(c.grad_output, at + v * N, tile.lanes(v));
+    F left[kRows], right[kRows];
+    for (int k = 0; k < kRows; ++k) {
+      F along = grad * around.axis[1].w[k & 1];
+      if constexpr (DIM == 3) along = along * around.axis[2].w[k >> 1];
+      left[k] = along * around.axis[0].w[0];
+      right[k] = along * around.axis[0].w[1];
+    }
+    if constexpr (EDGE) around.keep(left, right);
+    for (int k = 0; k < kRows; ++k) Vector::store_pairs(pairs[k] + 2 * v * N, left[k], right[k]);
+  }
+
+  // Lane by lane across the tile: neighbours, which share pixels, are far apart in time.
+  template <bool CUT>
+  STN_HOT void add(float* plane, int64_t low, int64_t high) {
+    float* from = plane + tile.pixel;
+    const int full = tile.size / N;
+    for (int lane = 0; lane < N; ++lane) {
+      const int count = full + (lane < tile.size % N);
+      for (int v = 0; v < count; ++v) {
+        if (tile.kind[v] >= kOutside) continue;
+        const int64_t at = tile.offset[v * N + lane];
+        const float* own = pairs[0] + 2 * v * N + Vector::pair_at(lane);
+        for (int r = 0; r < kRows; ++r) {
+          const int64_t pixel = tile.pixel - frame.first + frame.before + at + frame.tap(2 * r);
+          if (CUT && (pixel < low || pixel >= high)) continue;
+          add_pair(from + at + frame.tap(2 * r), own + r * 2 * kTile);
+        }
+      }
+    }
+  }
+
+  STN_HOT static void add_pair(float* to, const float* from) {
+    const __m128 zero = _mm_setzero_ps();
+    const __m128 old = _mm_loadl_pi(zero, reinterpret_cast<const __m64*>(to));
+    const __m128 more = _mm_loadl_pi(zero, reinterpret_cast<const __m64*>(from));
+    _mm_storel_pi(reinterpret_cast<__m64*>(to), _mm_add_ps(old, more));
+  }
+};
+
+}  // namespace
+}  // namespace stn

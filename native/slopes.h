@@ -1,0 +1,105 @@
+// What becomes of d loss / d px once a tile has it, and which tiles reach a part of the image.
+#pragma once
+
+#include "tile.h"
+
+namespace stn {
+namespace {
+
+// Keeps slopes of a vector of lanes where the positions were; zero past the tile's end.
+inline void store_slopes(Tile& tile, int axis, int v, F slope) {
+  float* to = tile.position[axis] + v * N;
+  Vector::store(to, slope);
+  for (int k = tile.lanes(v); k < N; ++k) to[k] = 0;
+}
+
+template <int DIM>
+void give_affine(const Places& p, const Tile& tile, const Affine& affine, MatrixGradient& total) {
+  F sum[DIM], moment[DIM][DIM];
+  for (int a = 0; a < DIM; ++a) {
+    sum[a] = Vector::zero();
+    for (int j = 0; j < DIM; ++j) moment[a][j] = Vector::zero();
+  }
+  const int axes = affine.wraps ? DIM : 1;
+  for (int v = 0; v < tile.vectors; ++v) {
+    if (tile.kind[v] >= kOutside) continue;
+    const Steps s = affine.steps<DIM>(v);
+    for (int a = 0; a < DIM; ++a) {
+      const F g = Vector::load(tile.position[a] + v * N);
+      sum[a] = sum[a] + g;
+      for (int j = 0; j < axes; ++j) moment[a][j] = Vector::fma(g, s.axis[j], moment[a][j]);
+    }
+  }
+  double g[4][4];
+  for (int a = 0; a < DIM; ++a) {
+    const double all = Vector::sum(sum[a]);
+    for (int j = 0; j < DIM; ++j) {
+      const double own = j < axes ? Vector::sum(moment[a][j]) : 0;
+      g[a][j] = own + all * static_cast<double>(tile.target[j]);
+    }
+    g[a][DIM] = all;
+  }
+  total.add_sums(p, g);
+}
+
+// Turns the slopes kept in a tile into the gradient of what its places come from.
+template <int DIM>
+void give_slopes(const Places& p, int64_t row, const Tile& tile, const Affine& affine,
+                 MatrixGradient& total) {
+  if (p.call.source == kAffine) {
+    give_affine<DIM>(p, tile, affine, total);
+    return;
+  }
+  int64_t t[3];
+  double px[3], g[3];
+  for (int k = 0; k < tile.size; ++k) {
+    if (tile.kind[k / N] == kSlow) continue;
+    for (int a = 0; a < DIM; ++a) g[a] = tile.position[a][k];
+    if (p.call.source == kField) {
+      Scalar<float>::write_field_gradient(p, row, tile.start + k, g);
+      continue;
+    }
+    target_of(p.call, tile.start + k, t);
+    const double w = p.at(tile.start + k, t, px);
+    if (w > kNearestW) total.add(p, t, px, w, g);
+  }
+}
+
+// Whether an affine tile on one line surely reads nothing of lines (planes in 3-D) [low, high).
+template <int DIM, bool FOLD>
+bool misses(const Places& p, const Tiles& tiles, int64_t index, int64_t low, int64_t high) {
+  if (p.call.source != kAffine || !tiles.per_line || FOLD) return false;
+  int64_t t[3];
+  target_of(p.call, tiles.start(index), t);
+  const double here = p.line(DIM - 1, t);
+  const double there = here + p.linear[DIM - 1][0] * (tiles.size(index) - 1);
+  return std::max(here, there) + 2 < static_cast<double>(low) ||
+         std::min(here, there) - 1 > static_cast<double>(high);
+}
+
+// Adds to slices [low, high) of an image in a frame what single samples put there. Pixels stand
+// `pixel` floats apart, channels `channel`.
+inline void spill(const Call& c, const Frame& frame, const Places& p, int64_t row, int64_t first,
+                  int64_t last, int64_t low, int64_t high, float* image, int64_t pixel,
+                  int64_t channel) {
+  int64_t t[3];
+  double px[3], w;
+  for (int64_t point = first; point < last; ++point) {
+    const Taps<float> own = Scalar<float>::taps(p, point, t, px, w);
+    const int64_t at = Scalar<float>::output_at(c, row, point);
+    for (int k = 0; k < own.count; ++k) {
+      const int64_t index = own.offset[k] / c.pixel_stride(), line = index / c.in[2];
+      const int64_t y = line % c.in[1], z = line / c.in[1], slice = c.dim == 2 ? y : z;
+      if (slice < low || slice >= high) continue;
+      const int64_t place = frame.first + index % c.in[2] + y * frame.step[1] + z * frame.step[2];
+      for (int64_t i = 0; i < c.channels; ++i) {
+        image[place * pixel + i * channel] +=
+            own.weight[k] *
+            ::stn::read<float>(c.grad_output, at + i * Scalar<float>::output_step(c), c.type);
+      }
+    }
+  }
+}
+
+}  // namespace
+}  // namespace stn
