@@ -5,6 +5,8 @@
 // over targets is summed over pieces of fixed size.
 #pragma once
 
+#include <numeric>
+
 #include "packed.h"
 #include "planar.h"
 
@@ -158,8 +160,9 @@ template <int DIM, bool FOLD, int64_t TYPE>
 void backward_input(const Call& c) {
   const Layout layout(c);
   const int64_t slices = c.in[3 - DIM];  // cut along y, in 3-D along z
-  const int64_t each = c.rows / c.images, many = 4 * threads();
-  int64_t bands = threads() == 1 || c.images >= many ? 1 : (many + c.images - 1) / c.images;
+  const int64_t each = c.rows / c.images;
+  // As few bands as give every thread as much: each looks at all tiles.
+  int64_t bands = c.images >= 8 * threads() ? 1 : threads() / std::gcd(threads(), c.images);
   bands = std::min(bands, std::max<int64_t>(1, slices / 8));
   for_each_range(c.images * bands, 1, [&](int64_t begin, int64_t end) {
     with_kernel<DIM, FOLD, TYPE>(c, layout, [&](auto& kernel, Images& images) {

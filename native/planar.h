@@ -185,16 +185,15 @@ struct Planar {
  private:
   alignas(64) float pairs[kRows][2 * kTile];
 
-  // Whether all that the tile's lanes touch lies in pixels [low, high).
+  // Whether all that the tile's lanes touch surely lies in pixels [low, high).
   bool lies_in(int64_t low, int64_t high) const {
-    const int64_t from = frame.first - frame.before;
-    int64_t first = high, last = low;
-    for (int k = 0; k < tile.size; ++k) {
-      if (tile.kind[k / N] >= kOutside) continue;
-      first = std::min<int64_t>(first, tile.pixel - from + tile.offset[k]);
-      last = std::max<int64_t>(last, tile.pixel - from + tile.offset[k]);
+    int first = tile.offset[0], last = first;
+    for (int k = 1; k < tile.size; ++k) {
+      first = std::min(first, tile.offset[k]);
+      last = std::max(last, tile.offset[k]);
     }
-    return first >= low && last + frame.slice(c) < high;
+    const int64_t from = tile.pixel - frame.first + frame.before;
+    return from + first >= low && from + last + frame.slice(c) < high;
   }
 
   template <bool EDGE>

@@ -23,6 +23,8 @@ class Transform(nn.Module):
     checked input: theta (B, P) and points (1 or B, N, dim) in float32 or wider.
     """
 
+    linear_in_theta = False  # whether displacements are, or a matrix's entries
+
     def __init__(self, dim: int, num_params: int):
         super().__init__()
         if dim not in (2, 3):
@@ -113,7 +115,7 @@ class Transform(nn.Module):
         size = check_size(size, self.dim)
         points = coords.target_points(size, align_corners, theta.dtype, theta.device)
         source = points + self.grid_displacement(theta, size, align_corners).to(theta.dtype)
-        return self._hide_invalid(theta, points, source).unflatten(1, size)
+        return self._hide_invalid(theta, size, align_corners, source).unflatten(1, size)
 
     @full_precision
     def places(
@@ -128,11 +130,15 @@ class Transform(nn.Module):
         return self._places(rows, size, align_corners)._replace(lead=tuple(theta.shape[:-1]))
 
     def _places(self, theta: Tensor, size: tuple[int, ...], align: bool) -> Places:
-        theta, lost = _without_lost(theta)
-        shift = self.grid_displacement(theta, size, align)
-        shift = shift.masked_fill(lost.unsqueeze(-1), torch.nan)
-        points = coords.target_points(size, align, theta.dtype, theta.device)
-        shift = self._hide_invalid(theta, points, shift)
+        # A row that is not finite is lost whole.
+        lost = ~theta.isfinite().all(-1, keepdim=True)
+        if self.linear_in_theta:
+            shift = self.grid_displacement(theta.masked_fill(lost, torch.nan), size, align)
+        else:  # kept out of the formulas: they would turn its zero gradient into NaN
+            theta = theta.masked_fill(lost, 0)
+            shift = self.grid_displacement(theta, size, align)
+            shift = shift.masked_fill(lost.unsqueeze(-1), torch.nan)
+            shift = self._hide_invalid(theta, size, align, shift)
         return Places("flow", shift, size, (theta.shape[0],), align)
 
     @full_precision
@@ -194,7 +200,12 @@ class Transform(nn.Module):
         batch = points.shape[0] if theta.shape[0] == 1 else theta.shape[0]
         return theta.to(dtype).expand(batch, -1), points.to(dtype)
 
-    def _hide_invalid(self, theta: Tensor, points: Tensor, values: Tensor) -> Tensor:
+    def _hide_invalid(
+        self, theta: Tensor, size: tuple[int, ...], align: bool, values: Tensor
+    ) -> Tensor:
+        if type(self).valid_at is Transform.valid_at:
+            return values
+        points = coords.target_points(size, align, theta.dtype, theta.device)
         valid = self.valid_at(theta, points.unsqueeze(0))
         return values if valid is None else torch.where(valid.unsqueeze(-1), values, torch.nan)
 
@@ -205,16 +216,6 @@ class Transform(nn.Module):
         return f"dim={self.dim}"
 
 
-def _without_lost(theta: Tensor) -> tuple[Tensor, Tensor]:
-    """theta with 0 in the rows that are not finite, and the mask (B, 1) of those.
-
-    Such a row is lost whole, and kept out of the formulas: they would turn its zero gradient into
-    NaN.
-    """
-    lost = ~theta.isfinite().all(-1, keepdim=True)
-    return theta.masked_fill(lost, 0), lost
-
-
 class MatrixTransform(Transform):
     """A family whose maps are matrices on homogeneous points.
 
@@ -223,7 +224,6 @@ class MatrixTransform(Transform):
     """
 
     kind = "affine"
-    linear_in_theta = False  # then a theta that is not finite cannot spoil its own gradient
 
     def offset(self, theta: Tensor) -> Tensor:
         raise NotImplementedError
@@ -232,8 +232,9 @@ class MatrixTransform(Transform):
         if self.linear_in_theta:
             offset = self.offset(theta)
         else:
-            theta, lost = _without_lost(theta)
-            offset = self.offset(theta).masked_fill(lost.unsqueeze(-1), torch.nan)
+            lost = ~theta.isfinite().all(-1, keepdim=True)
+            offset = self.offset(theta.masked_fill(lost, 0))
+            offset = offset.masked_fill(lost.unsqueeze(-1), torch.nan)
         return Places(self.kind, offset, size, (theta.shape[0],), align)
 
     def theta_of(self, matrix: Tensor) -> Tensor:

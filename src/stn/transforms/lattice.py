@@ -22,6 +22,7 @@ class LatticeTransform(Transform):
 
     control_points: Tensor
     per_unit: Tensor  # spacings of the lattice in a unit of length, along x, y[, z]
+    linear_in_theta = True
     nodes_at_ends = True  # nodes span [-1, 1]; False: they are the centres of cells that do
 
     def __init__(self, lattice: Sequence[int], least: int = 2):
