@@ -43,11 +43,16 @@ struct Vector {
   STN_HOT static F select(M m, F yes, F no) { return _mm512_mask_blend_ps(m, no, yes); }
   STN_HOT static F keep(M m, F x) { return _mm512_maskz_mov_ps(m, x); }
 
-  // left[l] = p[offset[l]], right[l] = p[offset[l] + 1]: one 64-bit load for both.
-  STN_HOT static void pairs(const float* p, const int* offset, F& left, F& right) {
-    const __m512 a = four(p, offset), b = four(p, offset + 2);
-    left = _mm512_shuffle_ps(a, b, 0x88);
-    right = _mm512_shuffle_ps(a, b, 0xdd);
+  // left[r][l] = p[offset[l] + r * step], right the next pixel: one 64-bit load for both.
+  STN_HOT static void quads(const float* p, int64_t step, const int* offset, F* left, F* right) {
+    const F a = four(p, step, offset), b = four(p, step, offset + 1);
+    const F c = four(p, step, offset + 2), d = four(p, step, offset + 3);
+    const F ab = _mm512_unpacklo_ps(a, b), cd = _mm512_unpacklo_ps(c, d);
+    left[0] = _mm512_shuffle_ps(ab, cd, 0x44);
+    right[0] = _mm512_shuffle_ps(ab, cd, 0xee);
+    const F below_ab = _mm512_unpackhi_ps(a, b), below_cd = _mm512_unpackhi_ps(c, d);
+    left[1] = _mm512_shuffle_ps(below_ab, below_cd, 0x44);
+    right[1] = _mm512_shuffle_ps(below_ab, below_cd, 0xee);
   }
 
   // Stores a[l], b[l] side by side; `pair_at` says where.
@@ -142,17 +147,17 @@ struct Vector {
   }
 
  private:
-  STN_HOT static __m128 two(const float* p, const int* offset) {
-    const __m128 low = _mm_castpd_ps(_mm_load_sd(reinterpret_cast<const double*>(p + offset[0])));
-    return _mm_loadh_pi(low, reinterpret_cast<const __m64*>(p + offset[1]));
+  // Two lines of one lane.
+  STN_HOT static __m128 two(const float* p, int64_t step, int offset) {
+    const __m128 low = _mm_castpd_ps(_mm_load_sd(reinterpret_cast<const double*>(p + offset)));
+    return _mm_loadh_pi(low, reinterpret_cast<const __m64*>(p + step + offset));
   }
-  // Pairs 0, 1, 4, 5, 8, 9, 12, 13.
-  STN_HOT static __m512 four(const float* p, const int* offset) {
-    const __m256 low = _mm256_insertf128_ps(_mm256_castps128_ps256(two(p, offset)),
-                                            two(p, offset + 4), 1);
-    const __m256 high = _mm256_insertf128_ps(_mm256_castps128_ps256(two(p, offset + 8)),
-                                             two(p, offset + 12), 1);
-    return _mm512_insertf32x8(_mm512_castps256_ps512(low), high, 1);
+  // Lanes 0, 4, 8, 12.
+  STN_HOT static __m512 four(const float* p, int64_t step, const int* offset) {
+    __m512 lanes = _mm512_castps128_ps512(two(p, step, offset[0]));
+    lanes = _mm512_insertf32x4(lanes, two(p, step, offset[4]), 1);
+    lanes = _mm512_insertf32x4(lanes, two(p, step, offset[8]), 2);
+    return _mm512_insertf32x4(lanes, two(p, step, offset[12]), 3);
   }
 };
 

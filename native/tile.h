@@ -359,8 +359,8 @@ struct Around {
 
   STN_HOT void load(const float* plane, const Frame& frame, const int* offset, F* left,
                     F* right) const {
-    for (int k = 0; k < kRows; ++k) {
-      Vector::pairs(plane + frame.tap(2 * k), offset, left[k], right[k]);
+    for (int k = 0; k < kRows; k += 2) {
+      Vector::quads(plane + frame.tap(2 * k), frame.step[1], offset, left + k, right + k);
     }
     if constexpr (EDGE) keep(left, right);
   }

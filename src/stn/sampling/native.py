@@ -4,6 +4,7 @@ import ctypes
 import functools
 import os
 import struct
+import warnings
 from pathlib import Path
 
 import torch
@@ -11,7 +12,7 @@ from torch import Tensor
 
 from ..places import MATRICES
 
-LIBRARY = Path(__file__).with_name("libstn_native.so")
+LIBRARY = Path(os.environ.get("STN_LIBRARY", Path(__file__).with_name("libstn_native.so")))
 LEVELS = ("scalar", "avx2", "avx512")
 MODES = {"nearest": 0, "bilinear": 1, "bicubic": 2}
 PADDINGS = {"zeros": 0, "border": 1, "reflection": 2, "mirror": 3, "wrap": 4}
@@ -58,6 +59,13 @@ def _load() -> Native | str:
 
 # Not found out at the first call: torch.compile cannot trace that.
 LOADED = _load()
+
+
+@functools.cache
+def warn_if_missing() -> None:
+    """Say once that sampling will be slow."""
+    if isinstance(LOADED, str):
+        warnings.warn(f"{LOADED}; sampling by torch instead, which is slower", stacklevel=6)
 
 
 def forward(
