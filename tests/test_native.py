@@ -3,11 +3,15 @@
 import itertools
 import os
 import random
+import shutil
 import subprocess
 import sys
+import zipfile
+from pathlib import Path
 
 import pytest
 import torch
+import torch.nn.functional as F
 
 import stn
 from stn.places import Places
@@ -209,3 +213,85 @@ def test_a_missing_library_is_named(monkeypatch):
     with pytest.raises(ValueError, match=r"cannot run this call: .*without a C\+\+ compiler"):
         stn.warp(torch.rand(1, 1, 4, 4), stn.Affine(), torch.zeros(1, 6), backend="native")
     stn.warp(torch.rand(1, 1, 4, 4), stn.Affine(), torch.zeros(1, 6))
+
+
+@pytest.mark.parametrize(
+    ("shape", "size"),
+    [
+        ((16, 1, 42, 42), (28, 28)),
+        ((16, 1, 60, 60), (28, 28)),
+        ((2, 3, 224, 224), (224, 224)),
+        ((1, 1, 540, 960), (540, 960)),
+        ((2, 32, 64, 64), (64, 64)),
+        ((4, 1, 28, 28, 28), (28, 28, 28)),
+        ((1, 1, 64, 64, 64), (64, 64, 64)),
+        ((1, 16, 32, 32, 32), (32, 32, 32)),
+    ],
+    ids=str,
+)
+def test_errors_are_not_above_those_of_torch(shape, size):
+    """Against float64, of the output and of both gradients; the mean of the smaller half.
+
+    Kinks aside: where float32 falls on their other side, one sample outweighs all rounding.
+    """
+    dim = len(size)
+    noise = torch.Generator().manual_seed(3)
+    image = torch.rand(shape, generator=noise)
+    theta = torch.randn(shape[0], dim * (dim + 1), generator=noise) * 0.1
+    grad = torch.rand(shape[0], shape[1], *size, generator=noise)
+
+    def run(warp, dtype):
+        own = image.to(dtype).requires_grad_(), theta.to(dtype).requires_grad_()
+        out = warp(*own)
+        return [t.double() for t in (out, *torch.autograd.grad(out, own, grad.to(dtype)))]
+
+    def by_torch(image, theta):
+        eye = torch.eye(dim, dim + 1, dtype=theta.dtype)
+        matrix = theta.unflatten(-1, (dim, dim + 1)) + eye
+        grid = F.affine_grid(matrix, [*shape[:2], *size], align_corners=False)
+        return F.grid_sample(image, grid, align_corners=False)
+
+    def by_stn(image, theta):
+        return stn.warp(image, stn.Affine(dim), theta, size, backend="native")
+
+    exact = run(by_torch, torch.float64)
+    for got, other, true in zip(
+        run(by_stn, torch.float32), run(by_torch, torch.float32), exact, strict=True
+    ):
+        ours, theirs = (
+            (t - true)[true != 0].abs().sort()[0][: int((true != 0).sum()) // 2].mean()
+            for t in (got, other)
+        )
+        assert ours <= theirs
+
+
+@pytest.mark.slow
+def test_a_wheel_without_a_compiler_works(tmp_path):
+    """Built from a copy of the sources where CMake finds none."""
+    root = Path(__file__).parents[1]
+    for name in ("src", "native"):
+        ignore = shutil.ignore_patterns("*.so", "__pycache__")
+        shutil.copytree(root / name, tmp_path / name, ignore=ignore)
+    for name in ("pyproject.toml", "CMakeLists.txt", "README.md", "LICENSE"):
+        shutil.copy(root / name, tmp_path)
+    none = {**os.environ, "CXX": "/nonexistent", "CC": "/nonexistent"}
+    build = [sys.executable, "-m", "pip", "wheel", "--no-deps", "--wheel-dir", "out", "."]
+    subprocess.run(build, cwd=tmp_path, env=none, check=True, timeout=280)
+    (wheel,) = (tmp_path / "out").glob("*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(tmp_path / "installed")
+    assert not list((tmp_path / "installed").rglob("*.so"))
+    code = (
+        f"import sys; sys.meta_path = [f for f in sys.meta_path if 'ScikitBuild' not in repr(f)]\n"
+        f"sys.path.insert(0, {str(tmp_path / 'installed')!r})\n"
+        "import torch, stn, warnings\n"
+        "from stn.sampling import native\n"
+        "assert isinstance(native.LOADED, str), native.LOADED\n"
+        "with warnings.catch_warnings(record=True) as seen:\n"
+        "    warnings.simplefilter('always')\n"
+        "    x = torch.rand(1, 1, 5, 5)\n"
+        "    for _ in range(2): out = stn.warp(x, stn.Affine(), torch.zeros(1, 6))\n"
+        "torch.testing.assert_close(out, x)\n"
+        "assert len(seen) == 1 and 'without a C++ compiler' in str(seen[0].message), seen"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=120, cwd=tmp_path)
