@@ -19,6 +19,9 @@ struct Vector {
   STN_HOT static F load(const float* p) { return _mm256_loadu_ps(p); }
   STN_HOT static void store(float* p, F x) { _mm256_storeu_ps(p, x); }
   STN_HOT static void store(int* p, I x) { _mm256_storeu_si256(reinterpret_cast<I*>(p), x); }
+  STN_HOT static void prefetch(const float* p) {
+    _mm_prefetch(reinterpret_cast<const char*>(p), _MM_HINT_T0);
+  }
   STN_HOT static F iota() { return _mm256_setr_ps(0, 1, 2, 3, 4, 5, 6, 7); }
   STN_HOT static F fma(F a, F b, F c) { return _mm256_fmadd_ps(a, b, c); }
   // b where a is not a number.

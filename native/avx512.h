@@ -19,6 +19,9 @@ struct Vector {
   STN_HOT static F load(const float* p) { return _mm512_loadu_ps(p); }
   STN_HOT static void store(float* p, F x) { _mm512_storeu_ps(p, x); }
   STN_HOT static void store(int* p, I x) { _mm512_storeu_si512(p, x); }
+  STN_HOT static void prefetch(const float* p) {
+    _mm_prefetch(reinterpret_cast<const char*>(p), _MM_HINT_T0);
+  }
   STN_HOT static F iota() {
     return _mm512_setr_ps(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
   }

@@ -57,6 +57,8 @@ inline void take_margin(const Call& c, const Frame& frame, const float* from, fl
   }
 }
 
+constexpr int64_t kCached = 512 << 10;  // bytes
+
 template <int DIM, bool FOLD, int64_t TYPE>
 struct Planar {
   static constexpr int kRows = 1 << (DIM - 1);
@@ -75,81 +77,89 @@ struct Planar {
 
   // `image`: the row's, in this frame.
   void forward(const Places& p, int64_t row, int64_t from, int64_t to, const float* image) {
+    const int64_t ahead = next_slice(p);
     for (int64_t index = from; index < to; ++index) {
       locate<DIM, FOLD>(p, tiles, frame, index, tile, affine);
-      const float* here = image + tile.pixel;
-      const int64_t at = output_at(row);
-      for (int v = 0; v < tile.vectors; ++v) {
-        if (tile.kind[v] == kInside) {
-          sample<false>(at, v, here);
-        } else if (tile.kind[v] == kEdge) {
-          sample<true>(at, v, here);
-        } else if (tile.kind[v] == kOutside) {
-          for (int64_t channel = 0; channel < c.channels; ++channel) {
-            Vector::write<TYPE>(c.output, at + channel * targets + v * N, tile.lanes(v),
-                                Vector::zero());
+      const float* plane = image + tile.pixel;
+      int64_t at = output_at(row);
+      // Channel by channel: stores to one plane would hold up loads from the next, whose addresses
+      // often end alike.
+      for (int64_t channel = 0; channel < channels; ++channel, plane += frame.count, at += targets) {
+        for (int v = 0; v < tile.vectors; ++v) {
+          if (tile.kind[v] == kInside) {
+            sample<false>(at, v, plane, ahead);
+          } else if (tile.kind[v] == kEdge) {
+            sample<true>(at, v, plane, ahead);
+          } else if (tile.kind[v] == kOutside) {
+            Vector::write<TYPE>(c.output, at + v * N, tile.lanes(v), Vector::zero());
           }
-        } else {
-          const int64_t first = tile.start + v * N;
-          Scalar<float>::forward(p, row, first, first + tile.lanes(v));
         }
+      }
+      for (int v = 0; v < tile.vectors; ++v) {
+        if (tile.kind[v] != kSlow) continue;
+        const int64_t first = tile.start + v * N;
+        Scalar<float>::forward(p, row, first, first + tile.lanes(v));
       }
     }
   }
 
   template <bool EDGE>
-  STN_HOT void sample(int64_t at, int v, const float* plane) {
+  STN_HOT void sample(int64_t at, int v, const float* plane, int64_t ahead) {
     const Around<DIM, EDGE> around(tile, v);
-    const int lanes = tile.lanes(v);
-    at += v * N;
-    for (int64_t channel = 0; channel < channels; ++channel, plane += frame.count, at += targets) {
-      F left[kRows], right[kRows];
-      around.load(plane, frame, tile.offset + v * N, left, right);
-      const F value = around.value(left, right);
-      Vector::write<TYPE>(c.output, at, lanes, value);
-    }
+    const int* offset = tile.offset + v * N;
+    F left[kRows], right[kRows];
+    around.load(plane, frame, offset, left, right);
+    fetch(plane + ahead, offset, ahead);
+    Vector::write<TYPE>(c.output, at + v * N, tile.lanes(v), around.value(left, right));
   }
 
   // Tiles [from, to) of one row; matrices' sums go to `total`.
   void backward_places(const Places& p, int64_t row, int64_t from, int64_t to, const float* image,
                        MatrixGradient& total) {
+    const int64_t ahead = next_slice(p);
     for (int64_t index = from; index < to; ++index) {
       locate<DIM, FOLD>(p, tiles, frame, index, tile, affine);
-      const float* here = image + tile.pixel;
-      const int64_t at = output_at(row);
+      const float* plane = image + tile.pixel;
+      int64_t at = output_at(row);
+      for (int64_t channel = 0; channel < channels; ++channel, plane += frame.count, at += targets) {
+        for (int v = 0; v < tile.vectors; ++v) {
+          if (tile.kind[v] == kInside) {
+            slopes<false>(at, v, plane, ahead, channel == 0);
+          } else if (tile.kind[v] == kEdge) {
+            slopes<true>(at, v, plane, ahead, channel == 0);
+          }
+        }
+      }
       for (int v = 0; v < tile.vectors; ++v) {
-        if (tile.kind[v] == kInside) {
-          slopes<false>(at, v, here);
-        } else if (tile.kind[v] == kEdge) {
-          slopes<true>(at, v, here);
-        } else if (tile.kind[v] == kOutside) {
-          for (int a = 0; a < DIM; ++a) store_slopes(tile, a, v, Vector::zero());
-        } else {
+        if (tile.kind[v] == kSlow) {
           const int64_t first = tile.start + v * N;
           Scalar<float>::backward_places(p, row, first, first + tile.lanes(v), total);
+        } else {
+          for (int a = 0; a < DIM; ++a) {
+            F slope = Vector::zero();
+            if (tile.kind[v] != kOutside) slope = Vector::load(tile.position[a] + v * N);
+            if (FOLD) slope = slope * Vector::load(tile.sign[a] + v * N);
+            store_slopes(tile, a, v, slope);
+          }
         }
       }
       give_slopes<DIM>(p, row, tile, affine, total);
     }
   }
 
+  // Sums slopes over channels where the positions were.
   template <bool EDGE>
-  STN_HOT void slopes(int64_t at, int v, const float* plane) {
+  STN_HOT void slopes(int64_t at, int v, const float* plane, int64_t ahead, bool first) {
     const Around<DIM, EDGE> around(tile, v);
-    const int lanes = tile.lanes(v);
-    at += v * N;
-    F sum[DIM];
-    for (int a = 0; a < DIM; ++a) sum[a] = Vector::zero();
-    for (int64_t channel = 0; channel < channels; ++channel, plane += frame.count, at += targets) {
-      F left[kRows], right[kRows], g[DIM];
-      const F grad = Vector::read<TYPE>(c.grad_output, at, lanes);
-      around.load(plane, frame, tile.offset + v * N, left, right);
-      around.slopes(left, right, g);
-      for (int a = 0; a < DIM; ++a) sum[a] = Vector::fma(grad, g[a], sum[a]);
-    }
+    const int* offset = tile.offset + v * N;
+    F left[kRows], right[kRows], g[DIM];
+    const F grad = Vector::read<TYPE>(c.grad_output, at + v * N, tile.lanes(v));
+    around.load(plane, frame, offset, left, right);
+    fetch(plane + ahead, offset, ahead);
+    around.slopes(left, right, g);
     for (int a = 0; a < DIM; ++a) {
-      if (FOLD) sum[a] = sum[a] * Vector::load(tile.sign[a] + v * N);
-      store_slopes(tile, a, v, sum[a]);
+      float* sum = tile.position[a] + v * N;
+      Vector::store(sum, Vector::fma(grad, g[a], first ? Vector::zero() : Vector::load(sum)));
     }
   }
 
@@ -157,7 +167,7 @@ struct Planar {
   // `whole` says that they are all.
   void backward_input(const Places& p, int64_t row, int64_t low, int64_t high, bool whole,
                       float* image) {
-    const int64_t slice = frame.slice(c);
+    const int64_t slice = frame.slice(c), ahead = next_slice(p);
     for (int64_t index = 0; index < tiles.count; ++index) {
       if (!whole && misses<DIM, FOLD>(p, tiles, index, low, high)) continue;
       locate<DIM, FOLD>(p, tiles, frame, index, tile, affine);
@@ -166,6 +176,9 @@ struct Planar {
       int64_t at = output_at(row);
       for (int64_t channel = 0; channel < channels; ++channel, plane += frame.count, at += targets) {
         for (int v = 0; v < tile.vectors; ++v) {
+          if (tile.kind[v] < kOutside) {
+            fetch(plane + tile.pixel + ahead, tile.offset + v * N, ahead);
+          }
           if (tile.kind[v] == kInside) {
             spread<false>(at, v);
           } else if (tile.kind[v] == kEdge) {
@@ -183,6 +196,27 @@ struct Planar {
   }
 
  private:
+  // How far on, in pixels, lies what the next line of targets (plane in 3-D) is the first to read;
+  // 0 where images stay in the cache anyway. Slanted lines escape the processor's own prefetching.
+  int64_t next_slice(const Places& p) const {
+    if (frame.count * channels * 4 <= kCached) return 0;
+    if (c.source != kAffine) return 2 * frame.slice(c);
+    double step = p.linear[DIM - 1][DIM - 1], total = 0;
+    step = std::min(std::max(step < 0 ? step : step + 1, -64.0), 64.0);
+    for (int a = 0; a < DIM - 1; ++a) {
+      total += std::nearbyint(std::min(std::max(p.linear[a][DIM - 1], -64.0), 64.0)) *
+               static_cast<double>(frame.step[a]);
+    }
+    total += std::nearbyint(step) * static_cast<double>(frame.slice(c));
+    return std::isfinite(total) ? static_cast<int64_t>(total) : 0;
+  }
+
+  STN_HOT static void fetch(const float* from, const int* offset, int64_t ahead) {
+    if (!ahead) return;
+    Vector::prefetch(from + offset[0]);
+    Vector::prefetch(from + offset[N - 1]);
+  }
+
   alignas(64) float pairs[kRows][2 * kTile];
 
   // Whether all that the tile's lanes touch surely lies in pixels [low, high).

@@ -42,23 +42,49 @@ void give_affine(const Places& p, const Tile& tile, const Affine& affine, Matrix
   total.add_sums(p, g);
 }
 
+// Writes `count` slopes along one axis of a field's gradient.
+template <class T>
+STN_HOT void write_slopes(const float* slope, int count, float scale, int64_t step, T* to) {
+  if (step == 1) {
+    for (int k = 0; k < count; ++k) to[k] = static_cast<T>(slope[k] * scale);
+  } else if (step == 2) {
+    for (int k = 0; k < count; ++k) to[2 * k] = static_cast<T>(slope[k] * scale);
+  } else {
+    for (int k = 0; k < count; ++k) to[step * k] = static_cast<T>(slope[k] * scale);
+  }
+}
+
+template <int DIM, class T>
+void give_field(const Places& p, int64_t row, const Tile& tile) {
+  const int64_t* stride = p.call.grad_stride;
+  T* to = static_cast<T*>(p.call.grad_places) + row * stride[0] + tile.start * stride[1];
+  for (int from = 0; from < tile.vectors;) {
+    int past = from + 1;  // vectors [from, past) alike
+    const bool slow = tile.kind[from] == kSlow;
+    while (past < tile.vectors && (tile.kind[past] == kSlow) == slow) ++past;
+    const int first = from * N, count = std::min(past * N, tile.size) - first;
+    for (int a = 0; a < DIM && !slow; ++a) {
+      write_slopes<T>(tile.position[a] + first, count, static_cast<float>(p.scale(a)), stride[1],
+                      to + first * stride[1] + a * stride[2]);
+    }
+    from = past;
+  }
+}
+
 // Turns the slopes kept in a tile into the gradient of what its places come from.
 template <int DIM>
 void give_slopes(const Places& p, int64_t row, const Tile& tile, const Affine& affine,
                  MatrixGradient& total) {
-  if (p.call.source == kAffine) {
-    give_affine<DIM>(p, tile, affine, total);
-    return;
+  if (p.call.source == kAffine) return give_affine<DIM>(p, tile, affine, total);
+  if (p.call.source == kField) {
+    return p.call.places_double ? give_field<DIM, double>(p, row, tile)
+                                : give_field<DIM, float>(p, row, tile);
   }
   int64_t t[3];
   double px[3], g[3];
   for (int k = 0; k < tile.size; ++k) {
     if (tile.kind[k / N] == kSlow) continue;
     for (int a = 0; a < DIM; ++a) g[a] = tile.position[a][k];
-    if (p.call.source == kField) {
-      Scalar<float>::write_field_gradient(p, row, tile.start + k, g);
-      continue;
-    }
     target_of(p.call, tile.start + k, t);
     const double w = p.at(tile.start + k, t, px);
     if (w > kNearestW) total.add(p, t, px, w, g);
