@@ -4,7 +4,7 @@ BIN := .venv/bin
 STAMP := .venv/.installed
 export PIP_CONSTRAINT := $(CURDIR)/constraints.txt
 
-.PHONY: setup demo test test-all lint format bench clean
+.PHONY: setup demo test test-all lint format bench gpu gpu-test gpu-bench gpu-reproduce sanitize clean
 .DEFAULT_GOAL := help
 
 help:
@@ -12,6 +12,7 @@ help:
 	@echo "make test      lint and test (minutes)"
 	@echo "make test-all  every test (longer)"
 	@echo "make bench     time stn against other libraries (half an hour on a quiet machine)"
+	@echo "make gpu       test, time and reproduce on a GPU; every piece goes on where it was stopped"
 
 setup: $(STAMP)
 
@@ -49,6 +50,25 @@ format: setup
 bench: setup
 	$(BIN)/python -m pip install --quiet --editable '.[bench]'
 	$(BIN)/stn bench --page docs/performance.md
+
+gpu: gpu-test gpu-bench gpu-reproduce
+
+gpu-test: setup
+	$(BIN)/pytest tests/test_triton.py tests/test_native.py -m "not slow"
+
+gpu-bench: setup
+	$(BIN)/stn bench --device cuda --budget-s 450 --page docs/performance.md
+
+gpu-reproduce: setup
+	$(BIN)/stn reproduce all --column faithful --device auto --processes 8
+
+# Two thousand random calls of the native kernels under AddressSanitizer.
+sanitize: setup
+	cmake -S . -B build/sanitize -DSTN_SANITIZE=ON
+	cmake --build build/sanitize
+	STN_LIBRARY=$(CURDIR)/build/sanitize/libstn_native.so ASAN_OPTIONS=detect_leaks=0 \
+	LD_PRELOAD="$$($(CXX) -print-file-name=libasan.so) $$($(CXX) -print-file-name=libstdc++.so)" \
+	$(BIN)/python -c 'from tests.test_native import TOLERANCE, compare; [compare(s, t) for s in range(500) for t in TOLERANCE]'
 
 clean:
 	rm -rf .venv build dist runs

@@ -63,7 +63,7 @@ ERRORS = {
     ),
     "backend": (
         ValueError,
-        "backend must be one of 'native', 'torch', .*got 'cuda'",
+        "backend must be one of 'native', 'triton', .*got 'cuda'",
         lambda: _warp(backend="cuda"),
     ),
     "fill inf": (ValueError, "fill must be finite, got inf", lambda: _warp(fill=float("inf"))),

@@ -24,15 +24,19 @@ BUDGET = 2**21  # values per chunk
 
 def check(mode: kernels.Mode) -> None:
     """Refuse what has no antialiased form."""
-    if torch.compiler.is_compiling():
-        raise NotImplementedError(
-            "antialias=True needs eager mode, because the footprints' sizes are read from their "
-            "values; compile the rest of the model or pass antialias=False"
-        )
     if mode == "nearest":
         raise ValueError(
             'antialias=True averages pixels, mode="nearest" never does: use "bilinear", or '
             "stn.warp_labels for label maps"
+        )
+
+
+def check_eager() -> None:
+    """Refuse tracing."""
+    if torch.compiler.is_compiling():
+        raise NotImplementedError(
+            "antialias=True without a native kernel needs eager mode, as the footprints' sizes are "
+            "read from their values; compile the rest of the model or pass antialias=False"
         )
 
 

@@ -8,11 +8,11 @@ from torch import Tensor
 
 from .._checks import check_choice
 from ..places import Places
-from . import aten, native, reference
+from . import antialias_ops, aten, native, ops, reference, triton
 from .kernels import Mode
 
 # Operators that take described places, and functions of pixel coordinates, best first.
-FUSED = ("native",)
+FUSED = {"native": native, "triton": triton}
 POINTWISE: dict[str, Callable[..., Tensor]] = {"torch": aten.sample, "reference": reference.sample}
 BACKENDS = (*FUSED, *POINTWISE)
 
@@ -64,20 +64,24 @@ def can_run(backend: str, call: Call) -> str | None:
         return aten.reason_against(
             call.dim, call.mode, call.padding_mode, call.empty, call.antialias, call.forward_mode
         )
-    if call.device != "cpu":
+    if ops.KERNELS.get(call.device) is not FUSED[backend]:
         return f"the image is on {call.device}"
-    if call.antialias:
-        return "there is no native antialiased warp"
+    if call.antialias and backend != "native":
+        return f"there is no {backend} antialiased warp"
     if call.exported:
         return "an exported program must not need the library of stn"
     if call.transformed or call.forward_mode:
-        return "torch.func and forward-mode differentiation do not reach into native kernels"
-    return native.reason_against(call.dim, call.mode, call.padding_mode, call.dtype)
+        return f"torch.func and forward-mode differentiation do not reach into {backend} kernels"
+    if call.antialias:
+        return antialias_ops.reason_against(call.dim, call.mode, call.dtype)
+    return FUSED[backend].reason_against(call.dim, call.mode, call.padding_mode, call.dtype)
 
 
 def choose(call: Call, backend: str | None = None) -> str:
     """The first backend that can run `call`; or `backend`, or a ValueError."""
     if backend is None:
+        if call.device == "cpu" and not torch.compiler.is_compiling():
+            native.warn_if_missing()
         return next(name for name in BACKENDS if can_run(name, call) is None)
     reason = can_run(backend, call)
     if reason is not None:

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 from .._checks import check_choice, check_floating, full_precision, shape_of, widen
-from ..places import Places
+from ..places import Places, pixels_of
 from . import antialias as aa
-from . import blur, dispatch, kernels, ops, padding
+from . import antialias_ops, blur, dispatch, kernels, ops, padding
 from .kernels import Mode
 from .ops import layout_of
 
@@ -81,7 +81,8 @@ def grid_sample(
 
     Raises:
         ValueError, TypeError: shapes, types or options that do not fit.
-        NotImplementedError: antialias under torch.compile or torch.export.
+        NotImplementedError: antialias under torch.export, and under torch.compile where there is no
+            native kernel.
 
     Note:
         Differentiable in input, grid, fill and the parameters of a Kernel. Where bilinear has a
@@ -148,12 +149,16 @@ def _sample(input: Tensor, places: Places, options: Options, jacobian: Tensor | 
     call = dispatch.call_of(input, places, options.mode, options.padding_mode, options.antialias)
     backend = dispatch.choose(call, options.backend)
     if backend in dispatch.FUSED:
-        return _fused(input, places, options, batch)
+        return _fused(input, places, options, jacobian, batch)
+    if options.antialias:
+        aa.check_eager()
     return _at_points(input, places, options, jacobian, batch, dispatch.POINTWISE[backend])
 
 
-def _fused(input: Tensor, places: Places, options: Options, batch: int) -> Tensor:
-    """By an operator that takes described places."""
+def _fused(
+    input: Tensor, places: Places, options: Options, jacobian: Tensor | None, batch: int
+) -> Tensor:
+    """By an operator that takes described places, or, antialiased, places and footprints."""
     _, values, size, lead, align_corners = places
     if lead[0] != batch:
         values = values.unflatten(0, lead).expand(batch, *lead[1:], *values.shape[1:])
@@ -161,21 +166,35 @@ def _fused(input: Tensor, places: Places, options: Options, batch: int) -> Tenso
     where = size, places.kind, align_corners
     mode = options.mode
     assert isinstance(mode, str)
+    if jacobian is None:
+
+        def read(image: Tensor, padding_mode: str) -> Tensor:
+            return ops.sample(image, values, *where, mode, padding_mode)
+    else:
+        px = pixels_of(places.kind, values, size, input.shape[2:], align_corners)
+        inverse = antialias_ops.footprint(jacobian, input.shape[2:])
+        inverse = inverse.expand(batch, *inverse.shape[1:]).flatten(0, len(lead) - 1)
+        inverse = inverse.flatten(1, -3)  # one for all targets, or one for each
+
+        def read(image: Tensor, padding_mode: str) -> Tensor:
+            out = antialias_ops.sample(image, px, inverse, size, mode, padding_mode, align_corners)
+            return out.contiguous(memory_format=layout_of(input))
+
     if _is_zero(options.fill):
         padding_mode = "zeros" if options.padding_mode == "fill" else options.padding_mode
-        out = ops.sample(input, values, *where, mode, padding_mode)
+        out = read(input, padding_mode)
     else:
         level = _check_fill(options.fill, input).to(widen(input).dtype)
         level = level.view(-1, *[1] * len(size))
         if options.padding_mode == "zeros":  # `fill` is for points that are not finite
-            out = ops.sample(input, values, *where, mode, "zeros")
+            out = read(input, "zeros")
             ones = torch.ones_like(input[:1, :1])
             finite = ops.sample(ones, values.detach(), *where, "nearest", "border")
             out = torch.where(finite == 1, out, level.to(out.dtype))
         else:  # what reads `fill` reads 0 of the image's rise over it
             padding_mode = "zeros" if options.padding_mode == "fill" else options.padding_mode
             rise = widen(input) - level
-            out = ops.sample(rise, values, *where, mode, padding_mode)
+            out = read(rise, padding_mode)
             out = (out + level).to(input.dtype)
     return out if len(lead) == 1 else out.unflatten(0, (batch, lead[1]))
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from ..places import MATRICES, pixels_of
-from . import native, reference
+from . import native, reference, triton
 
 OPTIONS = "SymInt[] size, str kind, bool align_corners, str mode, str padding_mode"
 LIBRARY = torch.library.Library("stn", "DEF")
@@ -21,7 +21,7 @@ LIBRARY.define(
     f"sample_backward(Tensor grad, Tensor input, Tensor places, {OPTIONS}, bool needs_input, "
     "bool needs_places) -> (Tensor, Tensor)"
 )
-KERNELS = {"cpu": native}
+KERNELS = {"cpu": native, "cuda": triton}
 
 
 def sample(
