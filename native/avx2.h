@@ -85,15 +85,13 @@ struct Vector {
     }
   }
 
-  // Lane l is the sum of all lanes of v[l].
-  STN_HOT static F sums(const F* v) {
-    F u[2];
-    for (int i = 0; i < 2; ++i) {
-      const F* w = v + 4 * i;
-      const F a = _mm256_unpacklo_ps(w[0], w[1]) + _mm256_unpackhi_ps(w[0], w[1]);
-      const F b = _mm256_unpacklo_ps(w[2], w[3]) + _mm256_unpackhi_ps(w[2], w[3]);
-      u[i] = _mm256_shuffle_ps(a, b, 0x44) + _mm256_shuffle_ps(a, b, 0xee);
-    }
+  // Lane l of join(u) is the sum of all lanes of v[l], where u[i] = fours(v + 4 i).
+  STN_HOT static F fours(const F* w) {
+    const F a = _mm256_unpacklo_ps(w[0], w[1]) + _mm256_unpackhi_ps(w[0], w[1]);
+    const F b = _mm256_unpacklo_ps(w[2], w[3]) + _mm256_unpackhi_ps(w[2], w[3]);
+    return _mm256_shuffle_ps(a, b, 0x44) + _mm256_shuffle_ps(a, b, 0xee);
+  }
+  STN_HOT static F join(const F* u) {
     return _mm256_permute2f128_ps(u[0], u[1], 0x20) + _mm256_permute2f128_ps(u[0], u[1], 0x31);
   }
 

@@ -93,15 +93,13 @@ struct Vector {
     }
   }
 
-  // Lane l is the sum of all lanes of v[l].
-  STN_HOT static F sums(const F* v) {
-    F u[4];
-    for (int i = 0; i < 4; ++i) {
-      const F* w = v + 4 * i;
-      const __m512d a = _mm512_castps_pd(_mm512_unpacklo_ps(w[0], w[1]) + _mm512_unpackhi_ps(w[0], w[1]));
-      const __m512d b = _mm512_castps_pd(_mm512_unpacklo_ps(w[2], w[3]) + _mm512_unpackhi_ps(w[2], w[3]));
-      u[i] = _mm512_castpd_ps(_mm512_unpacklo_pd(a, b)) + _mm512_castpd_ps(_mm512_unpackhi_pd(a, b));
-    }
+  // Lane l of join(u) is the sum of all lanes of v[l], where u[i] = fours(v + 4 i).
+  STN_HOT static F fours(const F* w) {
+    const __m512d a = _mm512_castps_pd(_mm512_unpacklo_ps(w[0], w[1]) + _mm512_unpackhi_ps(w[0], w[1]));
+    const __m512d b = _mm512_castps_pd(_mm512_unpacklo_ps(w[2], w[3]) + _mm512_unpackhi_ps(w[2], w[3]));
+    return _mm512_castpd_ps(_mm512_unpacklo_pd(a, b)) + _mm512_castpd_ps(_mm512_unpackhi_pd(a, b));
+  }
+  STN_HOT static F join(const F* u) {
     const F a = _mm512_shuffle_f32x4(u[0], u[1], 0x44) + _mm512_shuffle_f32x4(u[0], u[1], 0xee);
     const F b = _mm512_shuffle_f32x4(u[2], u[3], 0x44) + _mm512_shuffle_f32x4(u[2], u[3], 0xee);
     return _mm512_shuffle_f32x4(a, b, 0x88) + _mm512_shuffle_f32x4(a, b, 0xdd);

@@ -5,6 +5,7 @@
 // over targets is summed over pieces of fixed size.
 #pragma once
 
+#include <new>
 #include <numeric>
 
 #include "packed.h"
@@ -17,47 +18,78 @@ constexpr int64_t kGrain = 4096;   // outputs times channels worth a thread
 constexpr int64_t kPieces = 64;    // tiles whose gradients are summed together, at least
 constexpr int64_t kMostPieces = 256;
 
-constexpr int64_t kPackedBytes = 4 << 20;
+constexpr int64_t kPackedBytes = 4 << 20;  // of sixteen channels
 constexpr int64_t kMarginBytes = 256 << 10;
+constexpr int64_t kPartBytes = 320 << 10;
+constexpr int64_t kAligned = 64;
 
-// How a call's images are read: as they are, or in a scratch, whose frame may have a margin. By
-// shapes alone.
+// How a call's images are read: as they are, or in a scratch, whose frame may have a margin. A
+// packed scratch holds some channels at a time, as many as stay in the cache. By shapes alone.
 struct Layout {
   bool packed, scratch, margin;
+  int64_t part;  // channels at a time
 
-  explicit Layout(const Call& c) : packed(c.channels_last), scratch(false), margin(false) {
+  explicit Layout(const Call& c)
+      : packed(c.channels_last), scratch(false), margin(false), part(c.channels) {
     if (packed) return;
     const bool zeros = c.padding == kZeros;
-    const int64_t bytes = c.channels * Frame(c, zeros).count * 4;
+    const int64_t bytes = Frame(c, zeros).count * 4;
     const bool pays = 8 * c.targets() * (c.rows / c.images) >= c.pixels();
-    packed = pays && c.channels >= N && bytes <= kPackedBytes;
-    scratch = packed || (pays && zeros && bytes <= kMarginBytes);
+    packed = pays && c.channels >= N && 16 * bytes <= kPackedBytes;
+    scratch = packed || (pays && zeros && c.channels * bytes <= kMarginBytes);
     margin = scratch && zeros;
+    if (packed) part = std::min(c.channels, std::max<int64_t>(1, kPartBytes / bytes / 16) * 16);
   }
+  int64_t parts(const Call& c) const { return (c.channels + part - 1) / part; }
+  Part at(const Call& c, int64_t k) const {
+    return {k * part, std::min(part, c.channels - k * part)};
+  }
+  // Floats between the pixels of a packed image: whole cache lines in a scratch.
+  int64_t pitch() const { return scratch && packed ? (part + 15) / 16 * 16 : part; }
 };
+
+// Room of a thread's own, which it keeps: new pages cost more than what is done in them.
+inline float* scratch(int64_t floats) {
+  struct Free {
+    void operator()(float* at) const { ::operator delete(at, std::align_val_t{kAligned}); }
+  };
+  thread_local std::unique_ptr<float[], Free> kept;
+  thread_local int64_t size = 0;
+  if (size < floats) {
+    const std::size_t bytes = floats * sizeof(float);
+    kept.reset(static_cast<float*>(::operator new(bytes, std::align_val_t{kAligned})));
+    size = floats;
+  }
+  return kept.get();
+}
 
 // The images of a call in their layout, one at a time in a scratch.
 class Images {
  public:
   Images(const Call& c, const Layout& layout)
       : c_(c), layout_(layout), frame_(c, layout.margin) {
-    if (layout.scratch) scratch_.reset(new float[c.channels * frame_.count]);
+    if (!layout.scratch) return;
+    floats_ = frame_.count * (layout.packed ? layout.pitch() : c.channels);
+    scratch_ = scratch(floats_);
   }
 
-  const float* of(int64_t row) {
+  const float* of(int64_t row, const Part& part) {
     const float* image = Scalar<float>::image(c_, row);
     if (!layout_.scratch) return image;
     if (held_ < 0 && layout_.margin) {
       for (int64_t k = 0; k < (layout_.packed ? 1 : c_.channels); ++k) {
-        clear_margin(c_, frame_, layout_.packed ? c_.channels : 1, scratch_.get() + k * frame_.count);
+        clear_margin(c_, frame_, layout_.packed ? layout_.pitch() : 1,
+                     scratch_ + k * frame_.count);
       }
     }
-    if (held_ != c_.image_of(row)) {
-      layout_.packed ? pack_image(c_, frame_, image, scratch_.get())
-                     : add_margin(c_, frame_, image, scratch_.get());
+    if (held_ != c_.image_of(row) || held_part_ != part.first) {
+      layout_.packed
+          ? pack_image(c_, frame_, layout_.pitch(), part, image, scratch_)
+          : add_margin(c_, frame_, image, scratch_);
     }
     held_ = c_.image_of(row);
-    return scratch_.get();
+    held_part_ = part.first;
+    return scratch_;
   }
 
   // Where the gradient of slices [low, high) of an image is summed up, zero; and its end.
@@ -72,13 +104,14 @@ class Images {
       }
       return to;
     }
-    std::memset(scratch_.get(), 0, c_.channels * frame_.count * sizeof(float));
-    return scratch_.get();
+    std::memset(scratch_, 0, floats_ * sizeof(float));
+    return scratch_;
   }
-  void end(int64_t image, int64_t low, int64_t high) {
+  void end(int64_t image, const Part& part, int64_t low, int64_t high) {
     if (!layout_.scratch) return;
-    layout_.packed ? unpack_image(c_, frame_, scratch_.get(), gradient(image), low, high)
-                   : take_margin(c_, frame_, scratch_.get(), gradient(image), low, high);
+    layout_.packed ? unpack_image(c_, frame_, layout_.pitch(), part, scratch_,
+                                  gradient(image), low, high)
+                   : take_margin(c_, frame_, scratch_, gradient(image), low, high);
   }
 
  private:
@@ -89,8 +122,8 @@ class Images {
   const Call& c_;
   const Layout layout_;
   const Frame frame_;
-  std::unique_ptr<float[]> scratch_;
-  int64_t held_ = -1;
+  float* scratch_ = nullptr;
+  int64_t floats_ = 0, held_ = -1, held_part_ = 0;
 };
 
 // body(kernel, images) with the kernel of the layout.
@@ -98,7 +131,7 @@ template <int DIM, bool FOLD, int64_t TYPE, class Body>
 void with_kernel(const Call& c, const Layout& layout, Body&& body) {
   Images images(c, layout);
   if (layout.packed) {
-    Packed<DIM, FOLD, TYPE> kernel(c, layout.margin);
+    Packed<DIM, FOLD, TYPE> kernel(c, layout.margin, layout.pitch());
     body(kernel, images);
   } else {
     Planar<DIM, FOLD, TYPE> kernel(c, layout.margin);
@@ -118,7 +151,10 @@ void forward(const Call& c) {
         const int64_t stop = std::min(end, first + tiles.count);
         const Places p(c, row);
         kernel.affine.row = nullptr;
-        kernel.forward(p, row, begin - first, stop - first, images.of(row));
+        for (int64_t k = 0; k < layout.parts(c); ++k) {
+          const Part part = layout.at(c, k);
+          kernel.forward(p, row, part, begin - first, stop - first, images.of(row, part));
+        }
         begin = stop;
       }
     });
@@ -136,14 +172,21 @@ void backward_places(const Call& c) {
   const int64_t grain = std::max<int64_t>(1, kGrain / std::max<int64_t>(work, 1));
   for_each_range(c.rows * pieces, grain, [&](int64_t begin, int64_t end) {
     with_kernel<DIM, FOLD, TYPE>(c, layout, [&](auto& kernel, Images& images) {
-      for (int64_t item = begin; item < end; ++item) {
-        const int64_t row = item / pieces, from = item % pieces * piece;
+      while (begin < end) {
+        const int64_t row = begin / pieces, stop = std::min(end, (row + 1) * pieces);
         const Places p(c, row);
-        MatrixGradient total;
         kernel.affine.row = nullptr;
-        kernel.backward_places(p, row, from, std::min(from + piece, tiles.count), images.of(row),
-                               total);
-        if (!sums.empty()) sums[item] = total;
+        for (int64_t k = 0; k < layout.parts(c); ++k) {
+          const Part part = layout.at(c, k);
+          const float* image = images.of(row, part);
+          for (int64_t item = begin; item < stop; ++item) {
+            const int64_t from = item % pieces * piece;
+            MatrixGradient none;
+            kernel.backward_places(p, row, part, from, std::min(from + piece, tiles.count), image,
+                                   sums.empty() ? none : sums[item]);
+          }
+        }
+        begin = stop;
       }
     });
   });
@@ -169,13 +212,16 @@ void backward_input(const Call& c) {
       for (int64_t item = begin; item < end; ++item) {
         const int64_t image = item / bands, band = item % bands;
         const int64_t low = slices * band / bands, high = slices * (band + 1) / bands;
-        float* to = images.begin(image, low, high);
-        for (int64_t row = image * each; row < (image + 1) * each; ++row) {
-          const Places p(c, row);
-          kernel.affine.row = nullptr;
-          kernel.backward_input(p, row, low, high, bands == 1, to);
+        for (int64_t k = 0; k < layout.parts(c); ++k) {
+          const Part part = layout.at(c, k);
+          float* to = images.begin(image, low, high);
+          for (int64_t row = image * each; row < (image + 1) * each; ++row) {
+            const Places p(c, row);
+            kernel.affine.row = nullptr;
+            kernel.backward_input(p, row, part, low, high, bands == 1, to);
+          }
+          images.end(image, part, low, high);
         }
-        images.end(image, low, high);
       }
     });
   });

@@ -16,6 +16,7 @@
 // What runs for every vector of lanes.
 #define STN_HOT inline __attribute__((always_inline))
 #define STN_HOT_LAMBDA __attribute__((always_inline))
+#define STN_UNROLL _Pragma("GCC unroll 16")
 
 // Everything here belongs to the instruction set it is compiled for: no two of them may share code.
 namespace stn {
@@ -28,7 +29,7 @@ enum Padding : int64_t { kZeros, kBorder, kReflection, kMirror, kWrap };
 
 constexpr int kTile = 256;          // outputs handled together
 constexpr int64_t kWide = 128;      // the same on wide outputs
-constexpr int kLine = 64;           // from this width on, a tile never crosses a line
+constexpr int kLine = 65;           // from this width on, a tile never crosses a line
 constexpr double kNearestW = 1e-6;  // as transforms/projective.py
 constexpr int64_t kNowhere = -1;    // index of a tap outside the image
 

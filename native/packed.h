@@ -10,60 +10,81 @@
 namespace stn {
 namespace {
 
-// Copies pixels of `channels` planes, which stand `plane` floats apart, into one row of channels a
-// pixel, and back.
-inline void pack(const float* planes, int64_t plane, int64_t pixels, int64_t channels,
+// A block of `some` pixels of `own` planes, which stand `plane` floats apart, as one row of channels
+// a pixel, `pitch` floats apart, and back.
+template <bool FULL>
+STN_HOT void pack_block(const float* from, int64_t plane, int own, int some, int64_t pitch, float* to) {
+  F v[N];
+  if constexpr (FULL) own = some = N;
+  STN_UNROLL for (int k = 0; k < N; ++k) {
+    v[k] = k < own ? Vector::load_some(from + k * plane, some) : Vector::zero();
+  }
+  Vector::transpose(v);
+  if constexpr (FULL) {
+    STN_UNROLL for (int k = 0; k < N; ++k) Vector::store(to + k * pitch, v[k]);
+  } else {
+    for (int k = 0; k < some; ++k) Vector::store_some(to + k * pitch, own, v[k]);
+  }
+}
+
+// All of `channels` planes.
+inline void pack(const float* planes, int64_t plane, int64_t pixels, int64_t channels, int64_t pitch,
                  float* packed) {
-  for (int64_t group = 0; group < channels; group += N) {
+  for (int64_t group = 0; group < channels; group += N, planes += N * plane, packed += N) {
     const int own = static_cast<int>(std::min<int64_t>(N, channels - group));
     for (int64_t at = 0; at < pixels; at += N) {
       const int some = static_cast<int>(std::min<int64_t>(N, pixels - at));
-      F v[N];
-      for (int k = 0; k < N; ++k) {
-        v[k] = k < own ? Vector::load_some(planes + (group + k) * plane + at, some) : Vector::zero();
-      }
-      Vector::transpose(v);
-      for (int k = 0; k < some; ++k) {
-        Vector::store_some(packed + (at + k) * channels + group, own, v[k]);
-      }
+      own == N && some == N ? pack_block<true>(planes + at, plane, N, N, pitch, packed + at * pitch)
+                            : pack_block<false>(planes + at, plane, own, some, pitch, packed + at * pitch);
     }
   }
 }
-
 inline void unpack(const float* packed, int64_t plane, int64_t pixels, int64_t channels,
-                   float* planes) {
-  for (int64_t group = 0; group < channels; group += N) {
+                   int64_t pitch, float* planes) {
+  for (int64_t group = 0; group < channels; group += N, planes += N * plane, packed += N) {
     const int own = static_cast<int>(std::min<int64_t>(N, channels - group));
     for (int64_t at = 0; at < pixels; at += N) {
       const int some = static_cast<int>(std::min<int64_t>(N, pixels - at));
-      F v[N];
-      for (int k = 0; k < N; ++k) {
-        v[k] = k < some ? Vector::load_some(packed + (at + k) * channels + group, own)
-                        : Vector::zero();
-      }
-      Vector::transpose(v);
-      for (int k = 0; k < own; ++k) {
-        Vector::store_some(planes + (group + k) * plane + at, some, v[k]);
-      }
+      own == N && some == N ? pack_block<true>(packed + at * pitch, pitch, N, N, plane, planes + at)
+                            : pack_block<false>(packed + at * pitch, pitch, some, own, plane, planes + at);
     }
   }
 }
 
-// All lines of an image; a margin stays as it is.
-inline void pack_image(const Call& c, const Frame& frame, const float* from, float* to) {
-  for (int64_t line = 0; line < c.in[0] * c.in[1]; ++line) {
-    const int64_t at = frame.first + line / c.in[1] * frame.step[2] + line % c.in[1] * frame.step[1];
-    pack(from + line * c.in[2], c.pixels(), c.in[2], c.channels, to + at * c.channels);
+// All lines of some channels of an image; a margin stays as it is. A few lines of a plane are read
+// in one go: memory likes few streams.
+inline void pack_image(const Call& c, const Frame& frame, int64_t pitch, const Part& part,
+                       const float* from, float* to) {
+  alignas(64) float lines[N][kTile];
+  const int64_t width = c.in[2], all = c.in[0] * c.in[1], some = std::max<int64_t>(1, kTile / width);
+  from += part.first * c.pixels();
+  for (int64_t group = 0; group < part.count; group += N, from += N * c.pixels(), to += N) {
+    const int64_t own = std::min<int64_t>(N, part.count - group);
+    for (int64_t line = 0; line < all; line += some) {
+      const int64_t last = std::min(all, line + some);
+      for (int64_t x = 0; x < width; x += kTile) {
+        const int64_t count = std::min<int64_t>(kTile, width - x);
+        for (int64_t k = 0; k < own; ++k) {
+          copy_line(from + k * c.pixels() + line * width + x,
+                    last - line > 1 ? (last - line) * width : count, lines[k]);
+        }
+        for (int64_t y = line; y < last; ++y) {
+          const int64_t at = frame.first + y / c.in[1] * frame.step[2] + y % c.in[1] * frame.step[1];
+          pack(lines[0] + (y - line) * width, kTile, count, own, pitch, to + (at + x) * pitch);
+        }
+      }
+    }
   }
 }
 
 // Lines (planes in 3-D) [low, high).
-inline void unpack_image(const Call& c, const Frame& frame, const float* from, float* to, int64_t low,
-                         int64_t high) {
+inline void unpack_image(const Call& c, const Frame& frame, int64_t pitch, const Part& part,
+                         const float* from, float* to, int64_t low, int64_t high) {
   const int64_t lines = c.dim == 2 ? 1 : c.in[1];
+  to += part.first * c.pixels();
   for (int64_t line = low * lines; line < high * lines; ++line) {
     const int64_t at = frame.first + line / c.in[1] * frame.step[2] + line % c.in[1] * frame.step[1];
-    unpack(from + at * c.channels, c.pixels(), c.in[2], c.channels, to + line * c.in[2]);
+    unpack(from + at * pitch, c.pixels(), c.in[2], part.count, pitch, to + line * c.in[2]);
   }
 }
 
@@ -74,14 +95,16 @@ struct Packed {
   const Call& c;
   const Tiles tiles;
   const Frame frame;
-  const int64_t frame_channels;
+  const int64_t pitch;  // floats from pixel to pixel
   int64_t tap[kTaps];  // of each pixel around a sample, in floats
   Tile tile;
   Affine affine;
   alignas(64) float weight[kTaps][kTile];
+  alignas(64) float lines[N][kTile];  // outputs of N planes
 
-  Packed(const Call& call, bool margin) : c(call), tiles(call), frame(call, margin), frame_channels(call.channels) {
-    for (int k = 0; k < kTaps; ++k) tap[k] = frame.tap(k) * c.channels;
+  Packed(const Call& call, bool margin, int64_t floats)
+      : c(call), tiles(call), frame(call, margin), pitch(floats) {
+    for (int k = 0; k < kTaps; ++k) tap[k] = frame.tap(k) * pitch;
   }
 
   template <bool EDGE>
@@ -94,11 +117,12 @@ struct Packed {
     }
   }
 
-  void find(const Places& p, int64_t index) {
+  // Weights of single pixels are kept where some are out of reach, or `all` are asked for.
+  void find(const Places& p, int64_t index, bool all) {
     locate<DIM, FOLD>(p, tiles, frame, index, tile, affine);
     for (int v = 0; v < tile.vectors; ++v) {
-      if (tile.kind[v] == kInside) weigh<false>(v);
       if (tile.kind[v] == kEdge) weigh<true>(v);
+      if (tile.kind[v] == kInside && all) weigh<false>(v);
     }
   }
 
@@ -108,40 +132,41 @@ struct Packed {
                            : image + channel * c.targets() + tile.start;
   }
 
-  // `image`: packed, of the row's image.
-  void forward(const Places& p, int64_t row, int64_t from, int64_t to, const float* image) {
+  // `image`: packed, of the row's image and these channels.
+  void forward(const Places& p, int64_t row, const Part& part, int64_t from, int64_t to,
+               const float* image) {
     for (int64_t index = from; index < to; ++index) {
-      find(p, index);
-      const float* here = image + tile.pixel * c.channels;
-      for (int v = 0; v < tile.vectors; ++v) {
-        const int lanes = tile.lanes(v);
-        if (tile.kind[v] == kSlow) {
-          Scalar<float>::forward(p, row, tile.start + v * N, tile.start + v * N + lanes);
-          continue;
-        }
-        if (tile.kind[v] == kOutside) {
-          clear(row, v);
-          continue;
-        }
-        const bool edge = tile.kind[v] == kEdge;
-        for (int64_t group = 0; group < c.channels; group += N) {
-          const int own = static_cast<int>(std::min<int64_t>(N, c.channels - group));
-          if (edge) {
+      find(p, index, false);
+      const float* here = image + tile.pixel * pitch;
+      for (int64_t group = 0; group < part.count; group += N) {
+        const int own = static_cast<int>(std::min<int64_t>(N, part.count - group));
+        for (int v = 0; v < tile.vectors; ++v) {
+          if (tile.kind[v] == kEdge) {
             sample_group<true, false>(row, v, group, own, here + group);
-          } else if (own < N) {
+          } else if (tile.kind[v] != kInside) {
+            clear_group(row, v, group, own);
+          } else if (own < N || tile.lanes(v) < N) {
             sample_group<false, false>(row, v, group, own, here + group);
           } else {
             sample_group<false, true>(row, v, group, N, here + group);
           }
         }
+        if (!c.channels_last) write_lines(row, part.first + group, own);
+      }
+      if (part.first + part.count < c.channels) continue;
+      for (int v = 0; v < tile.vectors; ++v) {
+        if (tile.kind[v] != kSlow) continue;
+        const int64_t first = tile.start + v * N;
+        Scalar<float>::forward(p, row, first, first + tile.lanes(v));
       }
     }
   }
 
-  // N outputs from lane v on, channels [group, group + own).
+  // N outputs from lane v on, channels [group, group + own); FULL says that all of both are there.
+  // Planar outputs gather in `lines`.
   template <bool EDGE, bool FULL>
   STN_HOT void sample_group(int64_t row, int v, int64_t group, int own, const float* here) {
-    const int lanes = tile.lanes(v);
+    const int lanes = FULL ? N : tile.lanes(v);
     if (c.channels_last) {
       const int64_t channels = c.channels;
       int64_t at = output_at(row, group) + v * N * channels;
@@ -151,23 +176,30 @@ struct Packed {
       return;
     }
     F value[N];
-    for (int k = 0; k < lanes; ++k) value[k] = sample<EDGE, FULL>(here, v * N + k, own);
-    for (int k = lanes; k < N; ++k) value[k] = Vector::zero();
+    STN_UNROLL for (int k = 0; k < N; ++k) {
+      value[k] = FULL || k < lanes ? sample<EDGE, FULL>(here, v * N + k, own) : Vector::zero();
+    }
     Vector::transpose(value);
-    const int64_t targets = tiles.targets;
-    int64_t at = output_at(row, group) + v * N;
-    for (int k = 0; k < own; ++k, at += targets) Vector::write<TYPE>(c.output, at, lanes, value[k]);
+    STN_UNROLL for (int k = 0; k < N; ++k) Vector::store(lines[k] + v * N, value[k]);
   }
 
-  void clear(int64_t row, int v) const {
-    const int64_t lanes = tile.lanes(v);
-    const int64_t runs = c.channels_last ? 1 : c.channels;
-    const int64_t count = c.channels_last ? lanes * c.channels : lanes;
-    for (int64_t channel = 0; channel < runs; ++channel) {
-      const int64_t at = output_at(row, channel) + v * N * (c.channels_last ? c.channels : 1);
-      for (int64_t i = 0; i < count; i += N) {
-        Vector::write<TYPE>(c.output, at + i, static_cast<int>(std::min<int64_t>(N, count - i)),
+  void clear_group(int64_t row, int v, int64_t group, int own) {
+    if (c.channels_last) {
+      for (int k = 0; k < tile.lanes(v); ++k) {
+        Vector::write<TYPE>(c.output, output_at(row, group) + (v * N + k) * c.channels, own,
                             Vector::zero());
+      }
+    } else {
+      for (int k = 0; k < N; ++k) Vector::store(lines[k] + v * N, Vector::zero());
+    }
+  }
+
+  // Plane by plane: memory likes few streams of stores.
+  void write_lines(int64_t row, int64_t group, int own) const {
+    for (int k = 0; k < own; ++k) {
+      const int64_t at = output_at(row, group + k);
+      for (int v = 0; v < tile.vectors; ++v) {
+        Vector::write<TYPE>(c.output, at + v * N, tile.lanes(v), Vector::load(lines[k] + v * N));
       }
     }
   }
@@ -179,142 +211,158 @@ struct Packed {
 
   template <bool EDGE, bool FULL>
   STN_HOT F sample(const float* here, int k, int own) const {
-    const float* at = here + static_cast<int64_t>(tile.offset[k]) * frame_channels;
-    F sum = Vector::zero();
-    for (int i = 0; i < kTaps; ++i) {
-      if (EDGE && weight[i][k] == 0) continue;
-      sum = Vector::fma(Vector::set(weight[i][k]), read<FULL>(at + tap[i], own), sum);
+    const float* at = here + static_cast<int64_t>(tile.offset[k]) * pitch;
+    if constexpr (EDGE) {
+      F sum = Vector::zero();
+      for (int i = 0; i < kTaps; ++i) {
+        if (weight[i][k] == 0) continue;
+        sum = Vector::fma(Vector::set(weight[i][k]), read<FULL>(at + tap[i], own), sum);
+      }
+      return sum;
     }
-    return sum;
+    F value[kTaps];
+    STN_UNROLL for (int i = 0; i < kTaps; ++i) value[i] = read<FULL>(at + tap[i], own);
+    STN_UNROLL for (int a = 0; a < DIM; ++a) {
+      const F d = Vector::set(tile.d[a][k]);
+      STN_UNROLL for (int i = 0; i < kTaps >> (a + 1); ++i) {
+        value[i] = Vector::fma(d, value[2 * i + 1] - value[2 * i], value[2 * i]);
+      }
+    }
+    return value[0];
   }
 
-  // The gradients of N outputs from k on, lanes along channels [group, group + own).
+  // Reads the gradients of channels [group, group + own) into `lines`.
+  void read_lines(int64_t row, int64_t group, int own) {
+    if (c.channels_last) return;
+    for (int k = 0; k < own; ++k) {
+      const int64_t at = output_at(row, group + k);
+      for (int v = 0; v < tile.vectors; ++v) {
+        Vector::store(lines[k] + v * N,
+                      Vector::read<TYPE>(c.grad_output, at + v * N, tile.lanes(v)));
+      }
+    }
+  }
+
+  // The gradients of N outputs from lane v on, lanes along channels [group, group + own).
+  template <bool FULL>
   STN_HOT void gradients(int64_t row, int v, int64_t group, int own, F* grad) const {
-    const int lanes = tile.lanes(v);
     if (c.channels_last) {
-      for (int k = 0; k < N; ++k) {
-        grad[k] = k < lanes
-                      ? Vector::read<TYPE>(c.grad_output,
-                                           output_at(row, group) + (v * N + k) * c.channels, own)
+      const int64_t from = output_at(row, group) + v * N * c.channels;
+      STN_UNROLL for (int k = 0; k < N; ++k) {
+        grad[k] = FULL || k < tile.lanes(v)
+                      ? Vector::read<TYPE>(c.grad_output, from + k * c.channels, FULL ? N : own)
                       : Vector::zero();
       }
       return;
     }
-    for (int k = 0; k < N; ++k) {
-      grad[k] = k < own ? Vector::read<TYPE>(c.grad_output, output_at(row, group + k) + v * N, lanes)
-                        : Vector::zero();
+    STN_UNROLL for (int k = 0; k < N; ++k) {
+      grad[k] = FULL || k < own ? Vector::load(lines[k] + v * N) : Vector::zero();
     }
     Vector::transpose(grad);
   }
 
-  void backward_places(const Places& p, int64_t row, int64_t from, int64_t to, const float* image,
-                       MatrixGradient& total) {
+  void backward_places(const Places& p, int64_t row, const Part& part, int64_t from, int64_t to,
+                       const float* image, MatrixGradient& total) {
     for (int64_t index = from; index < to; ++index) {
       locate<DIM, FOLD>(p, tiles, frame, index, tile, affine);
-      const float* here = image + tile.pixel * c.channels;
-      for (int v = 0; v < tile.vectors; ++v) {
-        if (tile.kind[v] == kInside) {
-          slopes<false>(row, v, here);
-        } else if (tile.kind[v] == kEdge) {
-          slopes<true>(row, v, here);
-        } else if (tile.kind[v] == kOutside) {
-          for (int a = 0; a < DIM; ++a) store_slopes(tile, a, v, Vector::zero());
-        } else {
-          const int64_t first = tile.start + v * N;
-          Scalar<float>::backward_places(p, row, first, first + tile.lanes(v), total);
+      const float* here = image + tile.pixel * pitch;
+      for (int64_t group = 0; group < part.count; group += N) {
+        const int own = static_cast<int>(std::min<int64_t>(N, part.count - group));
+        read_lines(row, part.first + group, own);
+        for (int v = 0; v < tile.vectors; ++v) {
+          if (tile.kind[v] == kEdge) {
+            slopes<true, false>(row, v, part.first + group, own, here + group, group == 0);
+          } else if (tile.kind[v] != kInside) {
+            continue;
+          } else if (own < N || tile.lanes(v) < N) {
+            slopes<false, false>(row, v, part.first + group, own, here + group, group == 0);
+          } else {
+            slopes<false, true>(row, v, part.first + group, N, here + group, group == 0);
+          }
         }
       }
-      give_slopes<DIM>(p, row, tile, affine, total);
+      if (!part.first) slow_slopes(p, row, tile, total);
+      finish_slopes<DIM, FOLD>(tile);
+      give_slopes<DIM>(p, row, tile, affine, part.first > 0, total);
     }
   }
 
   // Sums over channels of gradient times pixel, one for each pixel around; then as Planar.
-  template <bool EDGE>
-  STN_HOT void slopes(int64_t row, int v, const float* here) {
+  template <bool EDGE, bool FULL>
+  STN_HOT void slopes(int64_t row, int v, int64_t group, int own, const float* here, bool first) {
     const Around<DIM, EDGE> around(tile, v);
-    const int lanes = tile.lanes(v);
-    F dot[kTaps];
-    for (int i = 0; i < kTaps; ++i) dot[i] = Vector::zero();
-    for (int64_t group = 0; group < c.channels; group += N) {
-      const int own = static_cast<int>(std::min<int64_t>(N, c.channels - group));
-      if (own < N || lanes < N) {
-        add_dots<false>(row, v, group, own, here + group, dot);
-      } else {
-        add_dots<true>(row, v, group, N, here + group, dot);
+    F grad[N], sums[kTaps][N / 4];
+    gradients<FULL>(row, v, group, own, grad);
+    STN_UNROLL for (int q = 0; q < N / 4; ++q) {
+      const int* offset = tile.offset + v * N + 4 * q;
+      STN_UNROLL for (int i = 0; i < kTaps; ++i) {
+        F product[4];
+        STN_UNROLL for (int k = 0; k < 4; ++k) {
+          const bool there = FULL || 4 * q + k < tile.lanes(v);
+          const float* at = here + static_cast<int64_t>(there ? offset[k] : 0) * pitch + tap[i];
+          product[k] = there ? grad[4 * q + k] * read<FULL>(at, own) : Vector::zero();
+        }
+        sums[i][q] = Vector::fours(product);
       }
     }
     F left[kTaps / 2], right[kTaps / 2], g[DIM];
-    for (int k = 0; k < kTaps / 2; ++k) left[k] = dot[2 * k], right[k] = dot[2 * k + 1];
+    for (int k = 0; k < kTaps / 2; ++k) {
+      left[k] = Vector::join(sums[2 * k]), right[k] = Vector::join(sums[2 * k + 1]);
+    }
     if constexpr (EDGE) around.keep(left, right);
     around.slopes(left, right, g);
     for (int a = 0; a < DIM; ++a) {
-      if (FOLD) g[a] = g[a] * Vector::load(tile.sign[a] + v * N);
-      store_slopes(tile, a, v, g[a]);
-    }
-  }
-
-  template <bool FULL>
-  STN_HOT void add_dots(int64_t row, int v, int64_t group, int own, const float* here, F* dot) const {
-    const int lanes = FULL ? N : tile.lanes(v);
-    F grad[N], product[N];
-    gradients(row, v, group, own, grad);
-    for (int i = 0; i < kTaps; ++i) {
-      for (int k = 0; k < lanes; ++k) {
-        const float* at = here + static_cast<int64_t>(tile.offset[v * N + k]) * frame_channels;
-        product[k] = grad[k] * read<FULL>(at + tap[i], own);
-      }
-      for (int k = lanes; k < N; ++k) product[k] = Vector::zero();
-      dot[i] = dot[i] + Vector::sums(product);
+      float* sum = tile.position[a] + v * N;
+      Vector::store(sum, first ? g[a] : g[a] + Vector::load(sum));
     }
   }
 
   // As Planar::backward_input, into a packed `image`.
-  void backward_input(const Places& p, int64_t row, int64_t low, int64_t high, bool whole,
-                      float* image) {
-    const int64_t slice = frame.slice(c) * c.channels;
+  void backward_input(const Places& p, int64_t row, const Part& part, int64_t low, int64_t high,
+                      bool whole, float* image) {
+    const int64_t slice = frame.slice(c) * pitch;
     for (int64_t index = 0; index < tiles.count; ++index) {
       if (!whole && misses<DIM, FOLD>(p, tiles, index, low, high)) continue;
-      find(p, index);
-      for (int v = 0; v < tile.vectors; ++v) {
-        const int64_t first = tile.start + v * N;
-        if (tile.kind[v] == kSlow) {
-          spill(c, frame, p, row, first, first + tile.lanes(v), low, high, image, c.channels, 1);
-          continue;
-        }
-        if (tile.kind[v] == kOutside) continue;
-        for (int64_t group = 0; group < c.channels; group += N) {
-          const int own = static_cast<int>(std::min<int64_t>(N, c.channels - group));
+      find(p, index, true);
+      for (int64_t group = 0; group < part.count; group += N) {
+        const int own = static_cast<int>(std::min<int64_t>(N, part.count - group));
+        read_lines(row, part.first + group, own);
+        for (int v = 0; v < tile.vectors; ++v) {
+          if (tile.kind[v] >= kOutside) continue;
           F grad[N];
-          gradients(row, v, group, own, grad);
-          if (tile.kind[v] == kEdge || !whole) {
+          if (tile.kind[v] == kEdge || !whole || own < N || tile.lanes(v) < N) {
+            gradients<false>(row, v, part.first + group, own, grad);
             for (int k = 0; k < tile.lanes(v); ++k) {
               add_some(image + group, v * N + k, own, grad[k], low * slice, high * slice);
             }
-          } else if (own < N) {
-            for (int k = 0; k < tile.lanes(v); ++k) add<false>(image + group, v * N + k, own, grad[k]);
           } else {
-            for (int k = 0; k < tile.lanes(v); ++k) add<true>(image + group, v * N + k, N, grad[k]);
+            gradients<true>(row, v, part.first + group, N, grad);
+            STN_UNROLL for (int k = 0; k < N; ++k) add(image + group, v * N + k, grad[k]);
           }
         }
+      }
+      for (int v = 0; v < tile.vectors; ++v) {
+        if (tile.kind[v] != kSlow) continue;
+        const int64_t first = tile.start + v * N;
+        spill(c, frame, p, row, part, first, first + tile.lanes(v), low, high, image, pitch, 1);
       }
     }
   }
 
  private:
-  template <bool FULL>
-  STN_HOT void add(float* image, int k, int own, F grad) const {
-    float* at = image + (tile.pixel + tile.offset[k]) * frame_channels;
-    for (int i = 0; i < kTaps; ++i) {
-      const F sum = Vector::fma(Vector::set(weight[i][k]), grad, read<FULL>(at + tap[i], own));
-      FULL ? Vector::store(at + tap[i], sum) : Vector::store_some(at + tap[i], own, sum);
+  STN_HOT void add(float* image, int k, F grad) const {
+    float* at = image + (tile.pixel + tile.offset[k]) * pitch;
+    STN_UNROLL for (int i = 0; i < kTaps; ++i) {
+      Vector::store(at + tap[i],
+                    Vector::fma(Vector::set(weight[i][k]), grad, Vector::load(at + tap[i])));
     }
   }
 
   // What has a weight and lies in floats [low, high) of the image.
   STN_HOT void add_some(float* image, int k, int own, F grad, int64_t low, int64_t high) const {
     const int64_t start = frame.first - frame.before;
-    const int64_t at = (tile.pixel - start + tile.offset[k]) * frame_channels;
-    float* from = image + start * frame_channels;
+    const int64_t at = (tile.pixel - start + tile.offset[k]) * pitch;
+    float* from = image + start * pitch;
     for (int i = 0; i < kTaps; ++i) {
       const float w = weight[i][k];
       const int64_t to = at + tap[i];

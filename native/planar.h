@@ -20,16 +20,6 @@ inline void clear_margin(const Call& c, const Frame& frame, int64_t floats, floa
   }
 }
 
-// Copies `count` floats: lines are too short for a call of memcpy each.
-STN_HOT void copy_line(const float* from, int64_t count, float* to) {
-  int64_t k = 0;
-  for (; k + N <= count; k += N) Vector::store(to + k, Vector::load(from + k));
-  if (k < count) {
-    Vector::store_some(to + k, static_cast<int>(count - k),
-                       Vector::load_some(from + k, static_cast<int>(count - k)));
-  }
-}
-
 // Copies an image into planes with a margin, which stays as it is, and back.
 inline void add_margin(const Call& c, const Frame& frame, const float* from, float* to) {
   for (int64_t channel = 0; channel < c.channels; ++channel, to += frame.count) {
@@ -75,8 +65,9 @@ struct Planar {
   // Where the first channel of the tile lies in output and grad_output.
   int64_t output_at(int64_t row) const { return row * c.channels * targets + tile.start; }
 
-  // `image`: the row's, in this frame.
-  void forward(const Places& p, int64_t row, int64_t from, int64_t to, const float* image) {
+  // `image`: the row's, in this frame, all channels.
+  void forward(const Places& p, int64_t row, const Part&, int64_t from, int64_t to,
+               const float* image) {
     const int64_t ahead = next_slice(p);
     for (int64_t index = from; index < to; ++index) {
       locate<DIM, FOLD>(p, tiles, frame, index, tile, affine);
@@ -114,8 +105,8 @@ struct Planar {
   }
 
   // Tiles [from, to) of one row; matrices' sums go to `total`.
-  void backward_places(const Places& p, int64_t row, int64_t from, int64_t to, const float* image,
-                       MatrixGradient& total) {
+  void backward_places(const Places& p, int64_t row, const Part&, int64_t from, int64_t to,
+                       const float* image, MatrixGradient& total) {
     const int64_t ahead = next_slice(p);
     for (int64_t index = from; index < to; ++index) {
       locate<DIM, FOLD>(p, tiles, frame, index, tile, affine);
@@ -130,20 +121,9 @@ struct Planar {
           }
         }
       }
-      for (int v = 0; v < tile.vectors; ++v) {
-        if (tile.kind[v] == kSlow) {
-          const int64_t first = tile.start + v * N;
-          Scalar<float>::backward_places(p, row, first, first + tile.lanes(v), total);
-        } else {
-          for (int a = 0; a < DIM; ++a) {
-            F slope = Vector::zero();
-            if (tile.kind[v] != kOutside) slope = Vector::load(tile.position[a] + v * N);
-            if (FOLD) slope = slope * Vector::load(tile.sign[a] + v * N);
-            store_slopes(tile, a, v, slope);
-          }
-        }
-      }
-      give_slopes<DIM>(p, row, tile, affine, total);
+      slow_slopes(p, row, tile, total);
+      finish_slopes<DIM, FOLD>(tile);
+      give_slopes<DIM>(p, row, tile, affine, false, total);
     }
   }
 
@@ -165,8 +145,8 @@ struct Planar {
 
   // Adds to lines (planes in 3-D) [low, high) of `image`, all channels, what `row` puts there;
   // `whole` says that they are all.
-  void backward_input(const Places& p, int64_t row, int64_t low, int64_t high, bool whole,
-                      float* image) {
+  void backward_input(const Places& p, int64_t row, const Part& part, int64_t low, int64_t high,
+                      bool whole, float* image) {
     const int64_t slice = frame.slice(c), ahead = next_slice(p);
     for (int64_t index = 0; index < tiles.count; ++index) {
       if (!whole && misses<DIM, FOLD>(p, tiles, index, low, high)) continue;
@@ -190,7 +170,7 @@ struct Planar {
       for (int v = 0; v < tile.vectors; ++v) {
         if (tile.kind[v] != kSlow) continue;
         const int64_t first = tile.start + v * N;
-        spill(c, frame, p, row, first, first + tile.lanes(v), low, high, image, 1, frame.count);
+        spill(c, frame, p, row, part, first, first + tile.lanes(v), low, high, image, 1, frame.count);
       }
     }
   }

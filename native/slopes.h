@@ -6,11 +6,28 @@
 namespace stn {
 namespace {
 
-// Keeps slopes of a vector of lanes where the positions were; zero past the tile's end.
-inline void store_slopes(Tile& tile, int axis, int v, F slope) {
-  float* to = tile.position[axis] + v * N;
-  Vector::store(to, slope);
-  for (int k = tile.lanes(v); k < N; ++k) to[k] = 0;
+// Slopes sum up where the positions were. Those under folding paddings get their sign, and what is
+// outside, or past the tile's end, is zero.
+template <int DIM, bool FOLD>
+STN_HOT void finish_slopes(Tile& tile) {
+  for (int v = 0; v < tile.vectors; ++v) {
+    if (tile.kind[v] == kSlow) continue;
+    for (int a = 0; a < DIM; ++a) {
+      float* to = tile.position[a] + v * N;
+      if (tile.kind[v] == kOutside) Vector::store(to, Vector::zero());
+      if (FOLD) Vector::store(to, Vector::load(to) * Vector::load(tile.sign[a] + v * N));
+      for (int k = tile.lanes(v); k < N; ++k) to[k] = 0;
+    }
+  }
+}
+
+// All channels of lanes that are sampled one by one.
+inline void slow_slopes(const Places& p, int64_t row, const Tile& tile, MatrixGradient& total) {
+  for (int v = 0; v < tile.vectors; ++v) {
+    if (tile.kind[v] != kSlow) continue;
+    const int64_t first = tile.start + v * N;
+    Scalar<float>::backward_places(p, row, first, first + tile.lanes(v), total);
+  }
 }
 
 template <int DIM>
@@ -42,10 +59,12 @@ void give_affine(const Places& p, const Tile& tile, const Affine& affine, Matrix
   total.add_sums(p, g);
 }
 
-// Writes `count` slopes along one axis of a field's gradient.
+// Writes `count` slopes along one axis of a field's gradient, or adds them.
 template <class T>
-STN_HOT void write_slopes(const float* slope, int count, float scale, int64_t step, T* to) {
-  if (step == 1) {
+STN_HOT void write_slopes(const float* slope, int count, float scale, int64_t step, bool add, T* to) {
+  if (add) {
+    for (int k = 0; k < count; ++k) to[step * k] += static_cast<T>(slope[k] * scale);
+  } else if (step == 1) {
     for (int k = 0; k < count; ++k) to[k] = static_cast<T>(slope[k] * scale);
   } else if (step == 2) {
     for (int k = 0; k < count; ++k) to[2 * k] = static_cast<T>(slope[k] * scale);
@@ -55,7 +74,7 @@ STN_HOT void write_slopes(const float* slope, int count, float scale, int64_t st
 }
 
 template <int DIM, class T>
-void give_field(const Places& p, int64_t row, const Tile& tile) {
+void give_field(const Places& p, int64_t row, const Tile& tile, bool add) {
   const int64_t* stride = p.call.grad_stride;
   T* to = static_cast<T*>(p.call.grad_places) + row * stride[0] + tile.start * stride[1];
   for (int from = 0; from < tile.vectors;) {
@@ -65,20 +84,21 @@ void give_field(const Places& p, int64_t row, const Tile& tile) {
     const int first = from * N, count = std::min(past * N, tile.size) - first;
     for (int a = 0; a < DIM && !slow; ++a) {
       write_slopes<T>(tile.position[a] + first, count, static_cast<float>(p.scale(a)), stride[1],
-                      to + first * stride[1] + a * stride[2]);
+                      add, to + first * stride[1] + a * stride[2]);
     }
     from = past;
   }
 }
 
-// Turns the slopes kept in a tile into the gradient of what its places come from.
+// Turns the slopes kept in a tile into the gradient of what its places come from; `add` says that
+// other channels gave theirs before.
 template <int DIM>
-void give_slopes(const Places& p, int64_t row, const Tile& tile, const Affine& affine,
+void give_slopes(const Places& p, int64_t row, const Tile& tile, const Affine& affine, bool add,
                  MatrixGradient& total) {
   if (p.call.source == kAffine) return give_affine<DIM>(p, tile, affine, total);
   if (p.call.source == kField) {
-    return p.call.places_double ? give_field<DIM, double>(p, row, tile)
-                                : give_field<DIM, float>(p, row, tile);
+    return p.call.places_double ? give_field<DIM, double>(p, row, tile, add)
+                                : give_field<DIM, float>(p, row, tile, add);
   }
   int64_t t[3];
   double px[3], g[3];
@@ -103,10 +123,10 @@ bool misses(const Places& p, const Tiles& tiles, int64_t index, int64_t low, int
          std::min(here, there) - 1 > static_cast<double>(high);
 }
 
-// Adds to slices [low, high) of an image in a frame what single samples put there. Pixels stand
-// `pixel` floats apart, channels `channel`.
-inline void spill(const Call& c, const Frame& frame, const Places& p, int64_t row, int64_t first,
-                  int64_t last, int64_t low, int64_t high, float* image, int64_t pixel,
+// Adds to slices [low, high) of some channels of an image in a frame what single samples put there.
+// Pixels stand `pixel` floats apart, channels `channel`.
+inline void spill(const Call& c, const Frame& frame, const Places& p, int64_t row, const Part& part,
+                  int64_t first, int64_t last, int64_t low, int64_t high, float* image, int64_t pixel,
                   int64_t channel) {
   int64_t t[3];
   double px[3], w;
@@ -118,10 +138,10 @@ inline void spill(const Call& c, const Frame& frame, const Places& p, int64_t ro
       const int64_t y = line % c.in[1], z = line / c.in[1], slice = c.dim == 2 ? y : z;
       if (slice < low || slice >= high) continue;
       const int64_t place = frame.first + index % c.in[2] + y * frame.step[1] + z * frame.step[2];
-      for (int64_t i = 0; i < c.channels; ++i) {
+      for (int64_t i = 0; i < part.count; ++i) {
+        const int64_t from = at + (part.first + i) * Scalar<float>::output_step(c);
         image[place * pixel + i * channel] +=
-            own.weight[k] *
-            ::stn::read<float>(c.grad_output, at + i * Scalar<float>::output_step(c), c.type);
+            own.weight[k] * ::stn::read<float>(c.grad_output, from, c.type);
       }
     }
   }

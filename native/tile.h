@@ -43,6 +43,21 @@ struct Frame {
   int64_t slice(const Call& c) const { return step[c.dim - 1]; }
 };
 
+// Copies `count` floats: lines are too short for a call of memcpy each.
+STN_HOT void copy_line(const float* from, int64_t count, float* to) {
+  int64_t k = 0;
+  for (; k + N <= count; k += N) Vector::store(to + k, Vector::load(from + k));
+  if (k < count) {
+    Vector::store_some(to + k, static_cast<int>(count - k),
+                       Vector::load_some(from + k, static_cast<int>(count - k)));
+  }
+}
+
+// Channels [first, first + count) of an image.
+struct Part {
+  int64_t first, count;
+};
+
 // How a vector of lanes is to be sampled.
 enum Kind : int { kInside, kEdge, kOutside, kSlow };
 

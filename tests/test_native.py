@@ -24,6 +24,7 @@ LEVELS = native.LEVELS[: native.LEVELS.index(native.LOADED.level) + 1]
 MODES, PADDINGS = tuple(native.MODES), tuple(native.PADDINGS)
 KINDS = ("affine", "projective", "grid", "px", "flow", "flow_px")
 TOLERANCE = {torch.float32: 2e-5, torch.float64: 1e-10, torch.float16: 2e-3, torch.bfloat16: 1e-2}
+FAR = 4  # images away, where float32 places are worse than the tolerance
 
 
 def random_call(seed):
@@ -95,13 +96,15 @@ def compare(seed, dtype, backend="native", device="cpu"):
     if dtype != torch.float64:
         # Float32 may find a place on the other side of a kink, where values or slopes jump.
         counted = lost | ((2 * px - (2 * px).round()).abs() > 1e-3 + 1e-6 * px.abs()).all(-1)
+        if options.padding_mode in ("reflection", "mirror", "wrap"):  # which read from afar too
+            counted &= (px.abs() < FAR * max(image.shape[2:])).all(-1)
     counted = counted.unsqueeze(len(places.lead))
     wide = torch.float64 if dtype == torch.float64 else torch.float32
     there = image.to(device), places._replace(values=places.values.to(device))
     got = results(*there, options, dtype, wide, backend, counted.to(device))
     expected = results(image, places, options, torch.float64, torch.float64, "reference", counted)
     # The places themselves are rounded: in float64 everywhere, in float32 around the image.
-    reach = px.abs().clamp(max=4 * max(image.shape[2:])).max().item()
+    reach = px.abs().clamp(max=FAR * max(image.shape[2:])).max().item()
     rounding = 1e-9 * px.abs().max().item() + (dtype != torch.float64) * 5e-7 * reach
     for one, other in zip(got, expected, strict=True):
         bound = (TOLERANCE[dtype] + rounding) * (1 + other.abs().max().item())

@@ -59,6 +59,8 @@ def check_floating(tensor: Tensor, name: str) -> None:
 
 def check_size(size: Sequence[int] | int, dim: int, name: str = "size") -> tuple[int, ...]:
     """A spatial size as a tuple of `dim` positive integers, in the order (H, W) or (D, H, W)."""
+    if type(size) is tuple and len(size) == dim and all(type(n) is int and n > 0 for n in size):
+        return size  # as nearly all are
     sizes = (size,) * dim if isinstance(size, int) else tuple(size)
     if len(sizes) != dim or any(int(n) != n or n < 1 for n in sizes):
         order = ("W",) if dim == 1 else ("H", "W") if dim == 2 else ("D", "H", "W")

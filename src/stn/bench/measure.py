@@ -67,8 +67,18 @@ def clock_of(device: str) -> Clock:
     return cuda_clock if device == "cuda" else cpu_clock
 
 
+def settle_allocator() -> None:
+    """Leave glibc's allocator as a long-running program finds it.
+
+    Until a process frees its first large block, glibc gives memory back to the system at every free
+    and faults it in again at every call: page faults then outweigh all else, by chance of history.
+    """
+    torch.ones(30 << 20, dtype=torch.uint8)
+
+
 def interleave(calls: Mapping[str, Call], clock: Clock, effort: Effort) -> dict[str, Timing]:
     """Time all calls in turn, round after round."""
+    settle_allocator()
     numbers = {name: _calls_per_sample(call, clock, effort) for name, call in calls.items()}
     samples: dict[str, list[float]] = {name: [] for name in calls}
     spent, collecting = 0.0, gc.isenabled()

@@ -17,6 +17,8 @@ from ..training.loop import Progress
 # Frozen sets are the same for every run, whatever its seed.
 FROZEN_SEED = 2015
 
+CODE = ("src/", "native/", "CMakeLists.txt", "pyproject.toml", "constraints.txt")
+
 
 @dataclass(frozen=True)
 class Experiment:
@@ -158,15 +160,19 @@ def _claim(folder: Path, experiment: Experiment) -> None:
 
 
 def commit() -> str | None:
-    """The commit of the checkout this file is in, with + if it was changed; None outside one."""
-    here = Path(__file__).parent
-    try:
-        head, status = (
-            subprocess.run(
-                ["git", *words], cwd=here, capture_output=True, text=True, check=True, timeout=10
-            ).stdout.strip()
-            for words in (["rev-parse", "--short=12", "HEAD"], ["status", "--porcelain", "."])
+    """The commit of the checkout this file is in, with + if its code was changed; None outside."""
+    here = Path(__file__)
+
+    def git(*words: str) -> str:
+        done = subprocess.run(
+            ["git", *words], cwd=here.parent, capture_output=True, text=True, check=True, timeout=10
         )
+        return done.stdout.strip()
+
+    try:
+        git("ls-files", "--error-unmatch", here.name)  # not merely installed inside some checkout
+        head, status = git("rev-parse", "--short=12", "HEAD"), git("status", "--porcelain", ":/")
     except (OSError, subprocess.SubprocessError):
         return None
-    return head + ("+" if status else "")
+    code = [line for line in status.splitlines() if line[3:].startswith(CODE)]
+    return head + ("+" if code else "")

@@ -74,7 +74,8 @@ def grid_sample(
         gradient_blur_px: sigma >= 0, px; above 0 the gradient to the grid is that of the image
             blurred by a Gaussian of this width, while the values stay as they are.
         fill: a finite float, or a (C,) tensor. Points that are not finite read it in every mode.
-        backend: None for the fastest that can run, "native", "torch" or "reference".
+        backend: None for the fastest that can run, "native" (CPU), "triton" (GPU), "torch" or
+            "reference".
 
     Returns:
         (B, C, *T), or (B, K, C, *T); of input's type, channels_last where input is.

@@ -37,6 +37,8 @@ def sample(
     options = size, kind, align_corners, mode, padding_mode
     if torch.compiler.is_compiling() or not (_is_plain(input) and _is_plain(places)):
         return torch.ops.stn.sample(input, places, *options)
+    if not (torch.is_grad_enabled() and (input.requires_grad or places.requires_grad)):
+        return _run(input, places, *options)
     return _Sample.apply(input, places, *options)  # type: ignore[return-value]
 
 
