@@ -15,7 +15,7 @@ import torch
 
 from stn.data import DigitStream, load_mnist, split_mnist
 from stn.models import build_model
-from stn.recipes import commit, frozen_digits, make_experiment
+from stn.recipes import Digits, commit, frozen_digits, make_experiment
 from stn.training import train, write_json
 
 RATES = (1e-3, 2e-3, 3e-3, 6e-3, 1e-2)
@@ -33,6 +33,7 @@ def main() -> None:
             if any(row["model"] == model_name and row["lr"] == lr for row in rows):
                 continue
             experiment = make_experiment(RECIPE, model_name, lr=lr)
+            assert isinstance(experiment, Digits)
             training = dataclasses.replace(
                 experiment.training, steps=experiment.training.steps // 3
             )

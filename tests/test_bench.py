@@ -318,4 +318,4 @@ def test_what_the_user_can_mend(words, message, capsys):
 
 
 def test_rivals_are_all_tried():
-    assert set(contenders_of(TINY, True)) == {"stn", *RIVALS, "torch.compile"}
+    assert set(contenders_of(TINY, True)) == {"stn", *RIVALS, "torch.compile", "stn.compile"}

@@ -188,19 +188,33 @@ def test_operators_keep_the_rules_of_torch(kind, layout):
     )
 
 
-@families()
-def test_every_family_through_the_layer(name):
+def a_layer(name, backend):
+    """A layer of a family, with weights, and images for it."""
     family = TRANSFORMS[name]
     transform = family.make()
-    size = (5, 6) if transform.dim == 2 else (3, 4, 5)
-    image = images(2, 2, *size).requires_grad_()
+    image = images(2, 2, *((5, 6) if transform.dim == 2 else (3, 4, 5))).requires_grad_()
     layer = stn.SpatialTransformer(
-        torch.nn.Flatten(), transform, num_features=image[0].numel(), backend="native"
+        torch.nn.Flatten(), transform, num_features=image[0].numel(), backend=backend
     ).double()
     with torch.no_grad():
         layer.head.weight.normal_(0, family.spread / 20)
         layer.head.bias.copy_(family.theta(1)[0])
+    return layer, image
+
+
+@families()
+def test_every_family_through_the_layer(name):
+    layer, image = a_layer(name, "native")
     torch.autograd.gradcheck(layer, image, eps=1e-7, atol=1e-5)
+    torch.autograd.gradgradcheck(layer, image, eps=1e-7, atol=1e-4, fast_mode=True)
+
+
+@families()
+def test_forward_mode_through_the_layer(name):
+    layer, image = a_layer(name, None)
+    torch.autograd.gradcheck(
+        layer, image, eps=1e-7, atol=1e-5, check_forward_ad=True, check_backward_ad=False
+    )
 
 
 def test_half_images_do_not_move():

@@ -122,21 +122,21 @@ def test_best_weights_are_those_of_the_best_step(tmp_path, splits):
 
 def test_a_finished_run_is_not_run_again(tmp_path, splits, monkeypatch):
     first = run(tmp_path, splits)
-    monkeypatch.setattr("stn.recipes.experiment.train", lambda *_: pytest.fail("trained again"))
+    monkeypatch.setattr("stn.recipes.digits.train", lambda *_: pytest.fail("trained again"))
     assert run(tmp_path, splits) == first
 
 
 def test_the_test_set_is_read_once(tmp_path, splits, monkeypatch):
-    from stn.recipes import experiment
+    from stn.recipes import digits
 
     seen = []
-    frozen = experiment.frozen_digits
+    frozen = digits.frozen_digits
 
     def watched(distortion, splits, part, *rest):
         seen.append((part, (tmp_path / "model.safetensors").exists()))
         return frozen(distortion, splits, part, *rest)
 
-    monkeypatch.setattr(experiment, "frozen_digits", watched)
+    monkeypatch.setattr(digits, "frozen_digits", watched)
     run(tmp_path, splits)
     assert seen == [("held-out", False), ("test", True)]
 

@@ -173,8 +173,8 @@ class Report:
 class Reproduce:
     """Run a table of the paper and write it down; kill it at any time and start it again."""
 
-    table: tyro.conf.Positional[Literal["table1", "cluttered", "all"]]
-    """table1: R, RTS, P, E by 8 models. cluttered: TC by 4."""
+    table: tyro.conf.Positional[Literal["table1", "cluttered", "addition", "all"]]
+    """table1: R, RTS, P, E by 8 models. cluttered: TC by 4. addition: by 8."""
     column: str = "quick"
     """One of `stn list`."""
     seeds: int = 1

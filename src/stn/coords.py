@@ -7,10 +7,16 @@ centre at 0 in both. Pixel coordinates ("px") count from 0 at the centre of the 
 float64 everywhere: in a normalised float32 grid the identity of a large image is not the identity.
 """
 
-from collections.abc import Sequence
+import functools
+import math
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
+
+from ._checks import is_traced
+
+KEPT = 1 << 16  # points
 
 
 def _axes(size: Sequence[int], like: Tensor) -> Tensor:
@@ -34,6 +40,24 @@ def _centres(n: int, align_corners: bool, device: torch.device | str | None) -> 
     return 2 * index / (n - 1) - 1 if n > 1 else index
 
 
+def _keep_small(make: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """Remember the points of small sizes, which every call of a layer asks for again.
+
+    Nobody may change what is returned. Traced code and inference mode make their own: what they
+    make cannot be used outside.
+    """
+    kept = functools.lru_cache(maxsize=32)(make)
+
+    @functools.wraps(make)
+    def points(size: Sequence[int], *args) -> Tensor:
+        size = tuple(size)
+        if is_traced() or torch.is_inference_mode_enabled() or math.prod(size) > KEPT:
+            return make(size, *args)
+        return kept(size, *args)
+
+    return points
+
+
 def target_points(
     size: Sequence[int],
     align_corners: bool = False,
@@ -41,6 +65,11 @@ def target_points(
     device: torch.device | str | None = None,
 ) -> Tensor:
     """Normalised centres (N, dim) of all pixels of an image of `size`, row-major."""
+    return _target_points(tuple(size), align_corners, dtype, device)
+
+
+@_keep_small
+def _target_points(size, align_corners, dtype, device):
     return _mesh([_centres(n, align_corners, device) for n in size]).to(dtype)
 
 
@@ -65,6 +94,11 @@ def identity_pixels(
     device: torch.device | str | None,
 ) -> Tensor:
     """Where each target pixel reads under the identity, px (N, dim): integers if sizes agree."""
+    return _identity_pixels(tuple(size), tuple(input_size), align_corners, device)
+
+
+@_keep_small
+def _identity_pixels(size, input_size, align_corners, device):
     axes = []
     for n_out, n_in in zip(size, input_size, strict=True):
         index = torch.arange(n_out, dtype=torch.float64, device=device)
@@ -83,11 +117,12 @@ def jacobian_pixels(
     """d source px_i / d target px_j (…, dim, dim) of a normalised `jacobian` minus the identity."""
     jacobian = jacobian.double()
     less = 1 if align_corners else 0
-    unit = (_axes(input_size, jacobian) - less) / 2
-    n_out = _axes(size, jacobian) - less
-    step = torch.where(n_out > 0, 2 / n_out.clamp(min=1), 0)  # between two target pixels
-    base = torch.where(n_out > 0, unit * step, 1)  # as identity_pixels
-    return torch.diag(base) + jacobian * unit.unsqueeze(-1) * step
+    unit = [(n - less) / 2 for n in reversed(input_size)]
+    step = [2 / (n - less) if n > less else 0.0 for n in reversed(size)]  # between target pixels
+    base = [u * s if s else 1.0 for u, s in zip(unit, step, strict=True)]  # as identity_pixels
+    like = {"dtype": jacobian.dtype, "device": jacobian.device}
+    scale = torch.tensor([[u * s for s in step] for u in unit], **like)
+    return torch.addcmul(torch.tensor(base, **like).diag(), jacobian, scale)
 
 
 def to_pixels(points: Tensor, size: Sequence[int], align_corners: bool) -> Tensor:

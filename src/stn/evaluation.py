@@ -6,8 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from . import coords
-from .nn import Transformer
-from .transforms import Similarity
+from .transforms import Similarity, Transform
 
 
 @torch.no_grad()
@@ -41,27 +40,31 @@ class PoseSpread(NamedTuple):
 
 @torch.no_grad()
 def pose_spread(
-    transformer: Transformer | None, images: Tensor, pose: Tensor, batch_size: int = 1000
+    pose: Tensor,
+    size: tuple[int, int],
+    transform: Transform | None = None,
+    theta: Tensor | None = None,
+    batch_size: int = 1000,
 ) -> PoseSpread:
-    """Spread of the digits' poses after `transformer`, or in the images themselves for None.
+    """Spread of the digits' poses after a warp, or in the images themselves without one.
 
     A low error does not prove an upright pose; this does. For each image the map from the output to
     the digit's own frame is fitted by a similarity.
 
     Args:
-        transformer: a layer with one theta per image.
-        images: (N, C, H, W).
         pose: (N, 4), true (angle in rad, scale, x, y of the centre, normalised) of each digit.
+        size: (H, W) of the images, and of the output.
+        transform, theta: of the warps, theta (N, P).
     """
-    size = tuple(images.shape[2:])
-    points = coords.target_points(size, dtype=torch.float64, device=images.device)
+    points = coords.target_points(size, dtype=torch.float64, device=pose.device)
+    rows = torch.zeros(len(pose), 0) if theta is None else theta.double()
     fitted = []
-    for image, true in zip(images.split(batch_size), pose.double().split(batch_size), strict=True):
-        source = points.expand(len(image), -1, -1)
-        if transformer is not None:
-            transformer.eval()
-            theta = transformer.theta(image).double()
-            source = transformer.composed().map_points(theta, points)
+    for own_theta, true in zip(
+        rows.split(batch_size), pose.double().split(batch_size), strict=True
+    ):
+        source = points.expand(len(true), -1, -1)
+        if transform is not None:
+            source = transform.map_points(own_theta, points)
         # The digit stands at centre + s R(angle) u, u in its own frame.
         angle, scale, centre = true[:, 0], true[:, 1], true[:, 2:]
         cos, sin = angle.cos()[:, None], angle.sin()[:, None]

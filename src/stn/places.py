@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from . import coords, linalg
+from ._checks import is_traced
 
 MATRICES = ("affine", "projective")
 FIELDS = ("grid", "px", "flow", "flow_px")
@@ -57,11 +58,14 @@ def pixels_of(
         return base + values.double()
     rows = len(size) + (kind == "projective")
     values = values.reshape(values.shape[0], rows, len(size) + 1)
+    points = coords.target_points(size, align_corners, torch.float64, values.device)
+    if kind == "affine" and not (values.requires_grad or is_traced()):
+        shift = linalg.move_all(values.double(), points)  # of a row that is not finite: all lost
+        return coords.shifted_pixels(shift, size, input_size, align_corners)
     # A row that is not finite is lost whole, and kept out of the formulas: they would turn its
     # zero gradient into NaN.
     lost = ~values.isfinite().flatten(1).all(-1)[:, None, None]
     offset = values.masked_fill(lost, 0).double()
-    points = coords.target_points(size, align_corners, torch.float64, values.device)
     if kind == "affine":
         shift = linalg.move_all(offset, points)
     else:

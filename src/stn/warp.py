@@ -284,10 +284,13 @@ def _slopes(
     rows = widen(theta).flatten(0, -2)
     # As in Transform.places: a row that is not finite would turn its zero gradient into NaN.
     rows = rows.masked_fill(~rows.isfinite().all(-1, keepdim=True), 0)
-    points = coords.target_points(size, align_corners, rows.dtype, rows.device)
     constant = isinstance(transform, LinearTransform)
-    slopes = transform.jacobian(rows, points[:1] if constant else points)
-    slopes = slopes - torch.eye(transform.dim, dtype=slopes.dtype, device=slopes.device)
+    if constant:
+        slopes = transform.offset(rows)[:, None, :, : transform.dim]
+    else:
+        points = coords.target_points(size, align_corners, rows.dtype, rows.device)
+        slopes = transform.jacobian(rows, points)
+        slopes = slopes - torch.eye(transform.dim, dtype=slopes.dtype, device=slopes.device)
     slopes = coords.jacobian_pixels(slopes, size, input_size, align_corners)
     slopes = slopes.unflatten(1, (1,) * len(size) if constant else size)
     return slopes.unflatten(0, theta.shape[:-1])

@@ -31,6 +31,13 @@ def stn_(problem: Problem) -> Contender:
     return Contender(warp, image, parameter)
 
 
+def compiled_stn(problem: Problem) -> Contender:
+    """stn under torch.compile, as one graph."""
+    torch.compiler.reset()
+    eager = stn_(problem)
+    return eager._replace(run=torch.compile(eager.run, fullgraph=True))
+
+
 def plain(problem: Problem) -> Contender:
     """stn without antialiasing at the input's own size: what an antialiased warp should cost."""
     affine = stn.Affine(problem.case.dim)
@@ -65,7 +72,9 @@ def contenders_of(case: Case, with_compiled: bool) -> dict[str, Build]:
         found = {"stn": stn_, "torch": RIVALS["torch"]}
     if case.kind == "tps":
         found = {name: found[name] for name in ("stn", "torch", "kornia")}
-    return found | ({"torch.compile": compiled} if with_compiled else {})
+    if with_compiled:
+        found |= {"torch.compile": compiled, "stn.compile": compiled_stn}
+    return found
 
 
 def truth_of(case: Case) -> Build:

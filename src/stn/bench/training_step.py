@@ -34,7 +34,7 @@ def stn_step(problem: Problem) -> Contender:
 
 def torch_step(problem: Problem) -> Contender:
     network = _network()
-    assert network.transformer is not None
+    assert isinstance(network.transformer, stn.SpatialTransformer)
     plain = nn.Sequential(TorchTransformer(network.transformer), network.pool, network.classifier)
     return _step(plain, problem)
 
@@ -44,7 +44,7 @@ def _network():
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(SEED)
         network = build_model(NetSpec("st-fcn-affine", (1, 42, 42), pool=2))
-        assert network.transformer is not None
+        assert isinstance(network.transformer, stn.SpatialTransformer)
         nn.init.normal_(network.transformer.head.weight, std=0.01)
         nn.init.normal_(network.transformer.head.bias, std=0.1)
     return network

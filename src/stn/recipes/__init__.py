@@ -1,7 +1,8 @@
 """Experiments as functions, and how they are run."""
 
-from .digits import COLUMNS, PAPER, RECIPES, make_experiment
-from .experiment import Experiment, commit, frozen_digits, run_experiment
+from .catalog import COLUMNS, RECIPES, make_experiment
+from .digits import PAPER, Digits, frozen_digits
+from .experiment import Experiment, commit, run_experiment
 from .reproduce import (
     TABLES,
     fill_in,
@@ -18,6 +19,7 @@ __all__ = [
     "PAPER",
     "RECIPES",
     "TABLES",
+    "Digits",
     "Experiment",
     "commit",
     "fill_in",

@@ -1,17 +1,17 @@
-"""Recipes of the distorted-digit experiments (Jaderberg et al. 2015, section 4.1, Table 1).
+"""Naming distorted digits (Jaderberg et al. 2015, section 4.1, Table 1 and appendix A.1)."""
 
-A recipe is a function (model, column, seed) -> Experiment. `stn list` prints them.
-"""
+from dataclasses import dataclass, replace
+from pathlib import Path
 
-from collections.abc import Callable
-from dataclasses import replace
+import torch
 
-from ..data import DISTORTIONS
-from ..models import MODELS, NetSpec
-from ..training import TrainingConfig
-from .experiment import Experiment
+from ..data import TASKS, DigitStream, FrozenSet, Splits, frozen_set
+from ..evaluation import error_percent, pose_spread
+from ..models import NetSpec, Network, build_model, count_parameters
+from ..training import TrainingConfig, train, write_tensors
+from ..training.loop import Progress
+from .experiment import FROZEN_SEED, Experiment
 
-COLUMNS = ("quick", "faithful")
 TRAINING_DIGITS = 55_000
 # The faithful column: the paper's networks, without batch norm, on a schedule that two cores can
 # run, the same for a net and its twins. The paper: SGD, 640 epochs. The learning rate of the fully
@@ -21,7 +21,7 @@ FAITHFUL_EPOCHS = {"fcn": 60, "cnn": 20}
 FAITHFUL_LR = {"fcn": 3e-3, "cnn": 1e-3}
 FAITHFUL_REPEATS = 5
 
-# % test error, Table 1 and section 4.1; TC is given for affine transformers only.
+# % test error, Table 1, section 4.1 and Table 4; TC is given for affine transformers only.
 PAPER = {
     "r": {
         "fcn": 2.1, "cnn": 1.2,
@@ -44,10 +44,118 @@ PAPER = {
         "st-cnn-affine": 1.2, "st-cnn-projective": 1.3, "st-cnn-tps": 1.1,
     },
     "tc": {"fcn": 13.2, "cnn": 3.5, "st-fcn-affine": 2.0, "st-cnn-affine": 1.7},
+    "addition": {
+        "fcn": 47.7, "cnn": 14.7,
+        "st-fcn-affine": 22.6, "st-fcn-projective": 18.5, "st-fcn-tps": 19.1,
+        "2xst-fcn-affine": 9.0, "2xst-fcn-projective": 5.9, "2xst-fcn-tps": 5.8,
+    },
 }  # fmt: skip
 
 
-def mnist_r(model: str, column: str, seed: int) -> Experiment:
+@dataclass(frozen=True, kw_only=True)
+class Digits(Experiment):
+    """A network that names distorted digits.
+
+    Args:
+        distortion: a task of `stn.data.TASKS`.
+        net, training: the choices in full.
+        test_repeats: frozen distortions of the test digits over which the error is averaged.
+    """
+
+    distortion: str
+    net: NetSpec
+    training: TrainingConfig
+    test_repeats: int = 1
+
+    @property
+    def run_seed(self) -> int:
+        return self.training.seed
+
+    def changed(self, epochs: float | None, lr: float | None) -> "Digits":
+        training = self.training
+        if epochs is not None:
+            steps, every = _length(epochs, training.batch_size)
+            training = replace(training, steps=steps, evaluate_every=every)
+        if lr is not None:
+            training = replace(training, lr=lr)
+        return replace(self, training=training)
+
+    def run(
+        self,
+        folder: Path,
+        splits: Splits,
+        device: torch.device,
+        progress: Progress | None = None,
+    ) -> dict:
+        training = self.training
+        torch.manual_seed(training.seed)
+        model = build_model(self.net).to(device)
+        stream = DigitStream(
+            *splits.train, self.distortion, training.batch_size, training.seed, device
+        )
+        held_out = frozen_digits(self.distortion, splits, "held-out", 0, device)
+        trained = train(
+            model,
+            stream.batch,
+            (held_out.images, held_out.labels),
+            training,
+            folder,
+            cpu=device.type == "cpu",
+            progress=progress,
+        )
+        write_tensors(folder / "model.safetensors", model.state_dict())
+
+        errors, pose = [], None
+        for repeat in range(self.test_repeats):
+            test = frozen_digits(self.distortion, splits, "test", repeat, device)
+            errors.append(error_percent(model, test.images, test.labels))
+            pose = pose or poses(model, test)
+        return {
+            "test_error_percent": sum(errors) / len(errors),
+            "test_errors_percent": errors,
+            "held_out_error_percent": trained.held_out_error_percent,
+            "best_step": trained.best_step,
+            "parameters": count_parameters(model),
+            "steps": training.steps,
+            "samples_seen": training.steps * training.batch_size,
+            "seconds": round(trained.seconds, 1),
+            "pose": pose,
+        }
+
+
+def frozen_digits(
+    distortion: str, splits: Splits, part: str, repeat: int, device: torch.device | str = "cpu"
+) -> FrozenSet:
+    """Frozen distortion number `repeat` of the "held-out" or the "test" digits."""
+    images, labels = splits.test if part == "test" else splits.held_out
+    pool = splits.train.images.to(device)
+    seed = FROZEN_SEED + (part == "held-out")
+    return frozen_set(images.to(device), labels.to(device), distortion, seed, repeat, pool)
+
+
+@torch.no_grad()
+def poses(model: Network, test: FrozenSet) -> dict:
+    """Spread of each digit's pose in the test images, and after each transformer there is."""
+    angle, scale, centre = test.pose
+    pose = torch.cat([angle[..., None], scale[..., None], centre], -1)
+    pose = pose.view(len(pose), -1, 4)
+    digits = [f" digit {k}" * (pose.shape[1] > 1) for k in range(pose.shape[1])]
+    size = (test.images.shape[-2], test.images.shape[-1])
+    found = {f"before{d}": pose_spread(pose[:, k], size) for k, d in enumerate(digits)}
+    layer = model.transformer
+    if layer is not None:
+        layer.eval()
+        theta = torch.cat([layer.theta(images) for images in test.images.split(1000)])
+        theta = theta.view(len(theta), -1, layer.composed().num_params)
+        for number in range(theta.shape[1]):
+            after = "after" + f" transformer {number}" * (theta.shape[1] > 1)
+            for k, digit in enumerate(digits):
+                spread = pose_spread(pose[:, k], size, layer.composed(), theta[:, number])
+                found[after + digit] = spread
+    return {name: spread._asdict() for name, spread in found.items()}
+
+
+def mnist_r(model: str, column: str, seed: int) -> Digits:
     """Digits rotated by up to 90 degrees either way.
 
     `stn train mnist-r --model MODEL`, quick column, one core (EPYC): 8 epochs; expect 1.8 % in 36 s
@@ -56,7 +164,7 @@ def mnist_r(model: str, column: str, seed: int) -> Experiment:
     return _digits("r", model, column, seed, epochs=8)
 
 
-def mnist_rts(model: str, column: str, seed: int) -> Experiment:
+def mnist_rts(model: str, column: str, seed: int) -> Digits:
     """Digits rotated by up to 45 degrees, scaled by 0.7-1.2, at any place of a 42 x 42 image.
 
     `stn train mnist-rts --model MODEL`, quick column, one core (EPYC): 8 epochs; expect 1.9 % in
@@ -65,7 +173,7 @@ def mnist_rts(model: str, column: str, seed: int) -> Experiment:
     return _digits("rts", model, column, seed, epochs=8)
 
 
-def mnist_p(model: str, column: str, seed: int) -> Experiment:
+def mnist_p(model: str, column: str, seed: int) -> Digits:
     """Digits in perspective: scaled by 0.75-1, corners moved by 5 px (standard deviation).
 
     `stn train mnist-p --model MODEL`, quick column, one core (EPYC): 8 epochs; expect 4.3 % in 51 s
@@ -74,7 +182,7 @@ def mnist_p(model: str, column: str, seed: int) -> Experiment:
     return _digits("p", model, column, seed, epochs=8)
 
 
-def mnist_e(model: str, column: str, seed: int) -> Experiment:
+def mnist_e(model: str, column: str, seed: int) -> Digits:
     """Digits bent by a thin plate spline: 16 control points moved by 1.5 px.
 
     `stn train mnist-e --model MODEL`, quick column, one core (EPYC): 8 epochs; expect 2.2 % in 41 s
@@ -83,7 +191,7 @@ def mnist_e(model: str, column: str, seed: int) -> Experiment:
     return _digits("e", model, column, seed, epochs=8)
 
 
-def mnist_tc(model: str, column: str, seed: int) -> Experiment:
+def mnist_tc(model: str, column: str, seed: int) -> Digits:
     """Digits at any place of a 60 x 60 image, among six 6 x 6 crops of other digits.
 
     `stn train mnist-tc --model MODEL`, quick column, two cores (EPYC): 20 epochs; expect 3.2 % in
@@ -92,55 +200,26 @@ def mnist_tc(model: str, column: str, seed: int) -> Experiment:
     return _digits("tc", model, column, seed, epochs=20)
 
 
-RECIPES: dict[str, Callable[[str, str, int], Experiment]] = {
-    "mnist-r": mnist_r,
-    "mnist-rts": mnist_rts,
-    "mnist-p": mnist_p,
-    "mnist-e": mnist_e,
-    "mnist-tc": mnist_tc,
-}
+def mnist_addition(model: str, column: str, seed: int) -> Digits:
+    """The sum of two digits, each distorted as RTS in a channel of its own: 19 classes.
 
-
-def make_experiment(
-    recipe: str,
-    model: str,
-    column: str = "quick",
-    seed: int = 0,
-    epochs: float | None = None,
-    lr: float | None = None,
-) -> Experiment:
-    """The experiment of a recipe by name, with another length or learning rate if given.
-
-    Raises:
-        ValueError: an unknown name, or a length or rate out of range.
+    `stn train mnist-addition --model MODEL`, quick column, one core (EPYC): 20 epochs.
     """
-    for value, known, what in (
-        (recipe, tuple(RECIPES), "recipe"),
-        (model, MODELS, "model"),
-        (column, COLUMNS, "column"),
-    ):
-        if value not in known:
-            raise ValueError(f"unknown {what} {value!r}; known are {', '.join(known)}")
-    experiment = RECIPES[recipe](model, column, seed)
-    training = experiment.training
-    if epochs is not None:
-        steps, every = _length(epochs, training.batch_size)
-        training = replace(training, steps=steps, evaluate_every=every)
-    if lr is not None:
-        training = replace(training, lr=lr)
-    return replace(experiment, training=training)
+    return _digits("addition", model, column, seed, epochs=20)
 
 
-def _digits(name: str, model: str, column: str, seed: int, epochs: float) -> Experiment:
+def _digits(name: str, model: str, column: str, seed: int, epochs: float) -> Digits:
     """The experiment of a cell; `epochs` are those of the quick column."""
     base = "fcn" if "fcn" in model else "cnn"
     faithful = column == "faithful"
-    height, width = DISTORTIONS[name].canvas
+    task = TASKS[name]
+    height, width = task.canvas
     net = NetSpec(
         name=model,
-        shape=(1, height, width),
+        shape=(task.digits, height, width),
+        classes=9 * task.digits + 1,
         budget=400_000 if base == "fcn" else 200_000,
-        pool=2 if name in ("rts", "tc") else 1,
+        pool=2 if name in ("rts", "tc", "addition") else 1,
         batch_norm=not faithful,
     )
     batch_size = 128
@@ -153,7 +232,7 @@ def _digits(name: str, model: str, column: str, seed: int, epochs: float) -> Exp
         lr=FAITHFUL_LR[base] if faithful else quick_lr,
         seed=seed,
     )
-    return Experiment(
+    return Digits(
         recipe=f"mnist-{name}",
         model=model,
         column=column,

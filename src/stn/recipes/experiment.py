@@ -1,17 +1,16 @@
-"""One experiment: a data set, a network, a training, and the run folder they fill."""
+"""One experiment, and the run folder that it fills."""
 
 import json
 import subprocess
+import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
 
 from .. import __version__
-from ..data import DigitStream, FrozenSet, Splits, frozen_set
-from ..evaluation import error_percent, pose_spread
-from ..models import NetSpec, Network, build_model, count_parameters
-from ..training import TrainingConfig, train, write_json, write_tensors
+from ..data import Splits
+from ..training import write_json
 from ..training.loop import Progress
 
 # Frozen sets are the same for every run, whatever its seed.
@@ -20,32 +19,56 @@ FROZEN_SEED = 2015
 CODE = ("src/", "native/", "CMakeLists.txt", "pyproject.toml", "constraints.txt")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Experiment:
     """All that decides a run's result; written to its config.json.
+
+    A kind of experiment adds its choices, among them the seed, and says how it is `run`.
 
     Args:
         recipe: name of the recipe that made it.
         model: name of the network.
-        column: "quick", minutes on two cores.
-        distortion: of the digits.
-        net, training: the choices in full.
-        test_repeats: frozen distortions of the test digits over which the error is averaged.
+        column: "quick", minutes on two cores, or "faithful", the paper's.
         paper_error_percent: the paper's figure for this cell, None where it has none.
     """
 
     recipe: str
     model: str
     column: str
-    distortion: str
-    net: NetSpec
-    training: TrainingConfig
-    test_repeats: int = 1
     paper_error_percent: float | None = None
 
     @property
+    def run_seed(self) -> int:
+        raise NotImplementedError
+
+    @property
     def folder_name(self) -> str:
-        return f"{self.recipe}_{self.model}_{self.column}_{self.training.seed}"
+        return f"{self.recipe}_{self.model}_{self.column}_{self.run_seed}"
+
+    def changed(self, epochs: float | None, lr: float | None) -> "Experiment":
+        """The same with another length or learning rate.
+
+        Raises:
+            ValueError: one of them is given and out of range, or this kind has no such choice.
+        """
+        if epochs is not None or lr is not None:
+            raise ValueError(f"{self.recipe} has its own epochs and lr, which cannot be changed")
+        return self
+
+    def run(
+        self,
+        folder: Path,
+        splits: Splits,
+        device: torch.device,
+        progress: Progress | None = None,
+    ) -> dict:
+        """Train, choose on held-out digits, read the test set once; go on if it was begun.
+
+        Returns:
+            What goes into results.json: test_error_percent, parameters, steps, samples_seen, and
+            whatever else was measured.
+        """
+        raise NotImplementedError
 
 
 def run_experiment(
@@ -56,7 +79,7 @@ def run_experiment(
     cpu: bool = False,
     progress: Progress | None = None,
 ) -> dict:
-    """Train, choose on held-out digits, read the test set once, write the run folder.
+    """Run an experiment in its folder.
 
     A folder in which the same experiment was begun is continued, a finished one returned as it is.
 
@@ -71,73 +94,25 @@ def run_experiment(
     finished = folder / "results.json"
     if finished.exists():
         return json.loads(finished.read_text())
-
-    training = experiment.training
     device = torch.device("cuda" if torch.cuda.is_available() and not cpu else "cpu")
-    torch.manual_seed(training.seed)
-    model = build_model(experiment.net).to(device)
-    stream = DigitStream(
-        *splits.train, experiment.distortion, training.batch_size, training.seed, device
-    )
-    held_out = frozen_digits(experiment.distortion, splits, "held-out", 0, device)
-    trained = train(
-        model,
-        stream.batch,
-        (held_out.images, held_out.labels),
-        training,
-        folder,
-        cpu=cpu,
-        progress=progress,
-    )
-    write_tensors(folder / "model.safetensors", model.state_dict())
-
-    errors, pose = [], None
-    for repeat in range(experiment.test_repeats):
-        test = frozen_digits(experiment.distortion, splits, "test", repeat, device)
-        errors.append(error_percent(model, test.images, test.labels))
-        pose = pose or _pose(model, test)
+    start = time.monotonic()
+    found = experiment.run(folder, splits, device, progress)
     results = {
         "recipe": experiment.recipe,
         "model": experiment.model,
         "column": experiment.column,
-        "seed": training.seed,
-        "test_error_percent": sum(errors) / len(errors),
-        "test_errors_percent": errors,
-        "held_out_error_percent": trained.held_out_error_percent,
+        "seed": experiment.run_seed,
         "paper_error_percent": experiment.paper_error_percent,
-        "best_step": trained.best_step,
-        "parameters": count_parameters(model),
-        "steps": training.steps,
-        "samples_seen": training.steps * training.batch_size,
-        "seconds": round(trained.seconds, 1),
+        "seconds": round(time.monotonic() - start, 1),
+        **found,
         "commit": commit(),
         "version": __version__,
         "torch": torch.__version__,
         "device": torch.cuda.get_device_name() if device.type == "cuda" else "cpu",
         "threads": torch.get_num_threads(),
-        "pose": pose,
     }
     write_json(finished, results)
     return results
-
-
-def frozen_digits(
-    distortion: str, splits: Splits, part: str, repeat: int, device: torch.device | str = "cpu"
-) -> FrozenSet:
-    """Frozen distortion number `repeat` of the "held-out" or the "test" digits."""
-    images, labels = splits.test if part == "test" else splits.held_out
-    pool = splits.train.images.to(device)
-    seed = FROZEN_SEED + (part == "held-out")
-    return frozen_set(images.to(device), labels.to(device), distortion, seed, repeat, pool)
-
-
-def _pose(model: Network, test: FrozenSet) -> dict:
-    """Spread of the digits' poses in the test images, and after the transformer if there is one."""
-    pose = torch.cat([test.pose.angle_rad[:, None], test.pose.scale[:, None], test.pose.centre], 1)
-    spread = {"before": pose_spread(None, test.images, pose)._asdict()}
-    if model.transformer is not None:
-        spread["after"] = pose_spread(model.transformer, test.images, pose)._asdict()
-    return spread
 
 
 def _claim(folder: Path, experiment: Experiment) -> None:

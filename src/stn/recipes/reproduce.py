@@ -11,17 +11,25 @@ from statistics import mean, stdev
 
 from .._checks import check_choice
 from ..training import write_atomically, write_json
-from .digits import PAPER, make_experiment
+from .catalog import make_experiment
+from .digits import PAPER
 from .experiment import Experiment, Progress
 
 # Models by the time they take: a table fills from its cheap end.
 ORDER = (
     "fcn", "st-fcn-affine", "st-fcn-projective", "st-fcn-tps",
+    "2xst-fcn-affine", "2xst-fcn-projective", "2xst-fcn-tps",
     "cnn", "st-cnn-affine", "st-cnn-projective", "st-cnn-tps",
 )  # fmt: skip
 TABLES = {
-    "table1": [(f"mnist-{name}", model) for model in ORDER for name in ("r", "rts", "p", "e")],
+    "table1": [
+        (f"mnist-{name}", model)
+        for model in ORDER
+        for name in ("r", "rts", "p", "e")
+        if model in PAPER[name]
+    ],
     "cluttered": [("mnist-tc", model) for model in ORDER if model in PAPER["tc"]],
+    "addition": [("mnist-addition", model) for model in ORDER if model in PAPER["addition"]],
 }
 TABLES["all"] = sorted(
     (cell for cells in TABLES.values() for cell in cells), key=lambda cell: ORDER.index(cell[1])
@@ -66,7 +74,7 @@ def reproduce(
         folder.mkdir(parents=True, exist_ok=True)
         words = [
             *("train", experiment.recipe, "--model", experiment.model),
-            *("--column", experiment.column, "--seed", str(experiment.training.seed)),
+            *("--column", experiment.column, "--seed", str(experiment.run_seed)),
             *("--out", str(folder), "--device", device, "--threads", str(threads)),
         ]
         with (folder / "log.txt").open("ab") as log:

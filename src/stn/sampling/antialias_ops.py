@@ -72,6 +72,8 @@ def footprint(jacobian: Tensor, size: Sequence[int]) -> Tensor:
     jacobian, bound = jacobian.double(), float(max(size))
     if torch.compiler.is_compiling() or not _is_plain(jacobian):
         return torch.ops.stn.footprint(jacobian, bound)
+    if not (torch.is_grad_enabled() and jacobian.requires_grad):
+        return _run_footprint(jacobian, bound)
     return _Footprint.apply(jacobian, bound)  # type: ignore[return-value]
 
 
@@ -91,6 +93,8 @@ def sample(
     args = input, px, inverse, size, mode, padding_mode, align_corners
     if torch.compiler.is_compiling() or not all(map(_is_plain, args[:3])):
         return torch.ops.stn.antialias(*args)
+    if not (torch.is_grad_enabled() and any(t.requires_grad for t in args[:3])):
+        return _run(*args)
     return _Antialias.apply(*args)  # type: ignore[return-value]
 
 

@@ -130,7 +130,7 @@ def pose_table(pose: Any) -> str:
     """Spread of the poses before and after the transformer; nothing where it was not measured."""
     if not isinstance(pose, dict):
         return ""
-    columns = [(key, pose[key]) for key in ("before", "after") if isinstance(pose.get(key), dict)]
+    columns = [(key, spread) for key, spread in pose.items() if isinstance(spread, dict)]
     if not columns:
         return ""
     head = "".join(f'<th scope="col">{key.capitalize()}</th>' for key, _ in columns)

@@ -1,0 +1,242 @@
+"""Co-localisation without labels (appendix A.2): find what a hundred images have in common."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from .. import transforms
+from ..data import Splits, colocalization_set, digit_boxes, iou, window_boxes
+from ..models import NetSpec, Network, build_model, count_parameters
+from ..nn import SpatialTransformer
+from ..training import TrainingConfig, train, write_json, write_tensors
+from ..training.loop import Progress
+from ..warp import warp
+from .experiment import FROZEN_SEED, Experiment
+
+CANVAS = (84, 84)
+CROP_PX = 28
+FOUND_IOU = 0.5
+PAPER_ERROR = {False: 0.0, True: 14.2}  # with clutter, the mean of figures read off a plot
+BATCH = 100
+COLOCALIZER = "st-attention"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Colocalization(Experiment):
+    """Ten digit classes, one transformer each, trained on the class's own hundred images.
+
+    Args:
+        cluttered: sixteen crops of other digits in every image.
+        seed: of the weights and of the random patches; the images are always the same.
+        encoder: the digit network whose activations e compare crops.
+        encoder_training: on the undistorted training digits.
+        steps, lr: of Adam, for each class.
+        start_scale: of the window, over the image.
+        margin: of the hinge.
+
+    Reference:
+        Jaderberg et al., Spatial Transformer Networks, 2015, appendix A.2.
+    """
+
+    cluttered: bool
+    seed: int
+    encoder: NetSpec
+    encoder_training: TrainingConfig
+    steps: int
+    lr: float
+    start_scale: float = 0.5
+    margin: float = 1.0
+
+    @property
+    def run_seed(self) -> int:
+        return self.seed
+
+    def run(
+        self,
+        folder: Path,
+        splits: Splits,
+        device: torch.device,
+        progress: Progress | None = None,
+    ) -> dict:
+        encoder = self.trained_encoder(folder, splits, device)
+        images, labels = splits.train
+        found, boxes = [], []
+        for digit in range(10):
+            part = folder / f"digit-{digit}.json"
+            shown = colocalization_set(images, labels, digit, FROZEN_SEED, self.cluttered)
+            layer = colocalizer(self.start_scale).to(device)
+            theta = self.fit(layer, encoder, shown.images.to(device), digit)
+            windows = window_boxes(layer.transform, theta, CANVAS)
+            overlap = iou(windows, digit_boxes(shown.pose, CANVAS).to(windows))
+            found.append(100 * (overlap > FOUND_IOU).double().mean().item())
+            boxes.append(overlap.mean().item())
+            write_tensors(folder / f"digit-{digit}.safetensors", layer.state_dict())
+            write_json(part, {"correct_percent": found[-1], "mean_iou": boxes[-1]})
+            if progress is not None:
+                progress(digit + 1, 10, f"{sum(found) / len(found):.1f} % found")
+        return {
+            "test_error_percent": 100 - sum(found) / len(found),
+            "correct_percent": found,
+            "mean_iou": boxes,
+            "parameters": count_parameters(colocalizer(self.start_scale)),
+            "steps": self.steps,
+            "samples_seen": self.steps * BATCH,
+        }
+
+    def trained_encoder(self, folder: Path, splits: Splits, device: torch.device) -> "Encoder":
+        """The digit network, trained on undistorted digits; continued if it was begun."""
+        torch.manual_seed(self.seed)
+        network = build_model(self.encoder).to(device)
+        images, labels = (tensor.to(device) for tensor in splits.train)
+        shown, named = (tensor.to(device) for tensor in splits.held_out)
+        size = self.encoder_training.batch_size
+
+        def batch(step: int) -> tuple[Tensor, Tensor]:
+            draw = torch.Generator().manual_seed(self.seed * 1_000_003 + step)
+            rows = torch.randint(len(images), (size,), generator=draw).to(device)
+            return as_input(images[rows]), labels[rows]
+
+        place = folder / "encoder"
+        place.mkdir(parents=True, exist_ok=True)
+        train(
+            network,
+            batch,
+            (as_input(shown), named),
+            self.encoder_training,
+            place,
+            cpu=device.type == "cpu",
+        )
+        return Encoder(network, as_input(images[:1000])).eval()
+
+    def fit(
+        self, layer: SpatialTransformer, encoder: "Encoder", images: Tensor, digit: int
+    ) -> Tensor:
+        """Train `layer` on images (N, 1, H, W) without labels; returns theta (N, 3).
+
+        sum over pairs n, m of max(0, |e_n - e_m|^2 - |e_n - e(random patch of n)|^2 + margin), all
+        images at once, in a new random pairing at every step.
+        """
+        draw = torch.Generator().manual_seed(self.seed * 10 + digit)
+        optimizer = torch.optim.Adam(layer.parameters(), self.lr)
+        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, self.steps)
+        for _ in range(self.steps):
+            mine = encoder(layer(images))
+            other = mine[torch.randperm(len(images), generator=draw).to(images.device)]
+            patch = encoder(random_patches(images, draw))
+            near = (mine - other).square().sum(-1)
+            far = (mine - patch).square().sum(-1)
+            loss = (near - far + self.margin).relu().mean()
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            schedule.step()
+        with torch.no_grad():
+            return layer.eval().theta(images)
+
+
+class Encoder(nn.Module):
+    """e: the activations of a digit CNN after both poolings and its logits, in a row.
+
+    Each is divided by its mean distance between two digits, so that none outweighs the others and
+    the margin has a meaning. Its weights are fixed.
+    """
+
+    scale: Tensor
+
+    def __init__(self, network: Network, digits: Tensor):
+        super().__init__()
+        self.layers = network.classifier.requires_grad_(False).eval()
+        with torch.no_grad():
+            scale = [(f - f.roll(1, 0)).norm(dim=-1).mean() for f in self._activations(digits)]
+        self.register_buffer("scale", torch.stack(scale) * len(scale) ** 0.5)
+
+    def _activations(self, crops: Tensor) -> list[Tensor]:
+        found = []
+        for layer in self.layers.children():
+            crops = layer(crops)
+            if isinstance(layer, nn.MaxPool2d):
+                found.append(crops.flatten(1))
+        return [*found, crops]
+
+    def forward(self, crops: Tensor) -> Tensor:
+        parts = self._activations(crops)
+        return torch.cat([part / scale for part, scale in zip(parts, self.scale, strict=True)], -1)
+
+
+def colocalizer(start_scale: float) -> SpatialTransformer:
+    """The paper's: conv 9x9x8 stride 4 - maxpool 2 - fc8 - fc8 - (log s, tx, ty)."""
+    side = ((CANVAS[0] - 9) // 4 + 1) // 2
+    localization = nn.Sequential(
+        nn.Conv2d(1, 8, 9, stride=4),
+        nn.ReLU(),
+        nn.MaxPool2d(2),
+        nn.Flatten(),
+        nn.Linear(8 * side * side, 8),
+        nn.ReLU(),
+        nn.Linear(8, 8),
+        nn.ReLU(),
+    )
+    start = transforms.Attention().from_matrix(
+        torch.tensor([[[start_scale, 0.0, 0.0], [0.0, start_scale, 0.0]]])
+    )
+    return SpatialTransformer(
+        localization,
+        transforms.Attention(),
+        CROP_PX,
+        num_features=8,
+        initial_theta=start[0],
+        antialias=True,
+    )
+
+
+def random_patches(images: Tensor, draw: torch.Generator) -> Tensor:
+    """A patch of 28 x 28 px of each image, anywhere inside."""
+    scale = CROP_PX / CANVAS[0]
+    place = (2 * torch.rand(len(images), 2, generator=draw) - 1) * (1 - scale)
+    log_scale = torch.full((len(images), 1), scale).log()
+    theta = torch.cat([log_scale, place], -1).to(images.device)
+    return warp(images, transforms.Attention(), theta, (CROP_PX, CROP_PX))
+
+
+def as_input(digits: Tensor) -> Tensor:
+    """uint8 (N, 28, 28) as float (N, 1, 28, 28) in [0, 1]."""
+    return digits.unsqueeze(1).float() / 255
+
+
+def mnist_colocalization(model: str, column: str, seed: int) -> Colocalization:
+    """Find the digit in 84 x 84 images that share a class, without any label.
+
+    `stn train mnist-colocalization --model st-attention`, one core (EPYC). The error is the share
+    of the 1,000 images whose window does not meet the digit's box by half.
+    """
+    return _colocalization(model, column, seed, cluttered=False)
+
+
+def mnist_colocalization_cluttered(model: str, column: str, seed: int) -> Colocalization:
+    """The same among sixteen 6 x 6 crops of other digits.
+
+    `stn train mnist-colocalization-cluttered --model st-attention`, one core (EPYC).
+    """
+    return _colocalization(model, column, seed, cluttered=True)
+
+
+def _colocalization(model: str, column: str, seed: int, cluttered: bool) -> Colocalization:
+    if model != COLOCALIZER:
+        raise ValueError(f"co-localization has one model, {COLOCALIZER}, got {model!r}")
+    quick = column == "quick"
+    return Colocalization(
+        recipe="mnist-colocalization" + "-cluttered" * cluttered,
+        model=model,
+        column=column,
+        paper_error_percent=PAPER_ERROR[cluttered],
+        cluttered=cluttered,
+        seed=seed,
+        encoder=NetSpec(name="cnn", shape=(1, 28, 28), budget=200_000),
+        encoder_training=TrainingConfig(
+            steps=430 if quick else 1290, lr=2e-3, evaluate_every=215, seed=seed
+        ),
+        steps=200 if quick else 1000,
+        lr=3e-3,
+    )
