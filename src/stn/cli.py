@@ -235,7 +235,7 @@ class Bench:
     fresh: bool = False
     """Measure again what is in the results."""
     compiled: bool = False
-    """torch under torch.compile takes part too; needs a C++ compiler."""
+    """torch and stn under torch.compile take part too; needs a C++ compiler."""
     output: Path | None = None
     """Results; by default a file in benchmarks/results that is named for the machine."""
     page: Path | None = None

@@ -12,7 +12,7 @@ CPUINFO = Path("/proc/cpuinfo")
 FLAGS = ("avx2", "fma", "avx512f", "avx512_bf16", "asimd", "sve")
 VARIABLES = (
     "OMP_NUM_THREADS", "ATEN_CPU_CAPABILITY", "THP_MEM_ALLOC_ENABLE", "GLIBC_TUNABLES",
-    "LD_PRELOAD",
+    "LD_PRELOAD", "STN_LEVEL",
 )  # fmt: skip
 LIBRARIES = ("torch-stn", "kornia", "monai", "torch-interpol", "opencv-python-headless", "triton")
 
@@ -34,9 +34,21 @@ def describe(device: str) -> dict:
     }
 
 
+def kind_of(machine: dict) -> str:
+    """The device; on a CPU whose kernels are held back, the instruction set too: "cpu-avx2"."""
+    level = machine["environment"].get("STN_LEVEL")
+    return machine["device"] + (f"-{level}" if level else "")
+
+
+def has_avx512(machine: dict) -> bool:
+    """Whether the native kernels run on AVX-512."""
+    level = machine["environment"].get("STN_LEVEL", "avx512")
+    return "avx512f" in machine["isa"] and level == "avx512"
+
+
 def file_name(machine: dict, quick: bool) -> str:
     """Such as "cpu-amd-epyc.json"."""
-    words = f"{machine['device']} {machine['name']}" + (" quick" if quick else "")
+    words = f"{kind_of(machine)} {machine['name']}" + (" quick" if quick else "")
     return re.sub(r"[^a-z0-9]+", "-", words.lower()).strip("-") + ".json"
 
 

@@ -6,6 +6,7 @@ from typing import Any
 from ..recipes import fill_in
 from ..training import write_atomically
 from .cases import DIRECTIONS, TABLE
+from .machine import kind_of
 from .results import Key, key_of, read_results
 from .tables import markdown
 
@@ -15,7 +16,7 @@ STYLE: Any = {"svg.hashsalt": "stn", "svg.fonttype": "path", "font.size": 9}
 
 
 def write_page(results: Path, page: Path) -> list[Path]:
-    """Fill a page between <!-- bench-cpu --> and <!-- /bench-cpu --> (or bench-cuda).
+    """Fill a page between <!-- bench-cpu --> and <!-- /bench-cpu --> (or bench-cuda, …).
 
     The picture goes to the folder of the page's name beside it. Returns what was written.
 
@@ -23,7 +24,7 @@ def write_page(results: Path, page: Path) -> list[Path]:
         ValueError: the page has no such marks.
     """
     data = read_results(results)
-    device, text, written = data["machine"]["device"], markdown(data), [page]
+    text, written = markdown(data), [page]
     picture = draw(data)
     if picture is not None:
         path = page.with_suffix("") / f"{results.stem}.svg"
@@ -32,7 +33,7 @@ def write_page(results: Path, page: Path) -> list[Path]:
         words = f"Speed-ups of stn over torch on {data['machine']['name']}"
         text = f"![{words}]({path.parent.name}/{path.name})\n\n{text}"
         written.append(path)
-    fill_in(page, f"bench-{device}", text)
+    fill_in(page, f"bench-{kind_of(data['machine'])}", text)
     return written
 
 

@@ -17,6 +17,7 @@ from .contenders import (
     copy_of,
     truth_of,
 )
+from .machine import has_avx512
 from .measure import Effort, clock_of, interleave
 from .memory import needed_bytes, peak_bytes
 from .problem import Cannot, Problem, call_of, make_problem
@@ -107,7 +108,7 @@ def measure_group(
             if "copy" in calls:
                 rows[name]["bytes"] = compulsory_bytes(problem, direction)
         _rate(rows, "median_s", case.baseline)
-    goal, gate = case.targets(direction, key.threads, device, "avx512f" in machine["isa"])
+    goal, gate = case.targets(direction, key.threads, device, has_avx512(machine))
     ratio = rows["stn"].get("ratio")
     passed = None if gate is None else bool(ratio and ratio >= gate)
     rows["stn"] |= {"goal": goal, "gate": gate, "passed": passed, **stamp}

@@ -9,6 +9,7 @@ from .results import Key, key_of
 LABELS = {
     "torch": "torch",
     "torch.compile": "torch.compile",
+    "stn.compile": "stn under torch.compile",
     "kornia": "kornia",
     "monai": "MONAI",
     "interpol": "torch-interpol",
