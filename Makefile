@@ -60,7 +60,7 @@ gpu-bench: setup
 	$(BIN)/stn bench --device cuda --budget-s 450 --page docs/performance.md
 
 gpu-reproduce: setup
-	$(BIN)/stn reproduce all --column faithful --device auto --processes 8
+	$(BIN)/stn reproduce all --column faithful --device auto --processes 8 --budget-s 240
 
 # Two thousand random calls of the native kernels under AddressSanitizer.
 sanitize: setup

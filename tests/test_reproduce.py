@@ -9,8 +9,9 @@ import scipy.stats
 from stn.cli import main
 from stn.recipes import (
     TABLES,
+    error_table,
     fill_in,
-    markdown_table,
+    fill_page,
     mean_and_interval,
     queue_of,
     read_results,
@@ -57,7 +58,7 @@ def test_one_value_has_no_interval():
 
 def test_markdown():
     rows = [result(error=2.0), result(seed=1, error=3.0), result("mnist-tc", "st-fcn-affine", 0, 4)]
-    assert markdown_table(rows).splitlines() == [
+    assert error_table(rows, ("r", "rts", "tc")).splitlines() == [
         "| model | R | TC |",
         "|---|--:|--:|",
         "| fcn | 2.50 ± 6.35 (2.1) |  |",
@@ -72,6 +73,11 @@ def test_fill_in(tmp_path):
     assert page.read_text() == "a\n<!-- quick -->\nnew\n<!-- /quick -->\nb\n"
     with pytest.raises(ValueError, match="has no place for best"):
         fill_in(page, "best", "new")
+    page.write_text("<!-- quick-cost -->\n<!-- /quick-cost -->")
+    assert fill_page(page, "quick", [result() | {"seconds": 1800, "threads": 2}]) == ["cost"]
+    assert "| mnist-r | 1 | 1.00 |" in page.read_text()
+    with pytest.raises(ValueError, match="has no place for the best column"):
+        fill_page(page, "best", [])
 
 
 def test_only_what_is_missing_is_run(tmp_path, monkeypatch):

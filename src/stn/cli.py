@@ -173,8 +173,8 @@ class Report:
 class Reproduce:
     """Run a table of the paper and write it down; kill it at any time and start it again."""
 
-    table: tyro.conf.Positional[Literal["table1", "cluttered", "addition", "all"]]
-    """table1: R, RTS, P, E by 8 models. cluttered: TC by 4. addition: by 8."""
+    table: tyro.conf.Positional[Literal["table1", "cluttered", "addition", "colocalization", "all"]]
+    """table1: R, RTS, P, E by 8 models. cluttered: TC by 4. addition: 8 models."""
     column: str = "quick"
     """One of `stn list`."""
     seeds: int = 1
@@ -189,12 +189,14 @@ class Reproduce:
     """Where runs and their checkpoints stand."""
     results: Path = Path("results")
     """Where one JSON file per finished run is kept; what is there is not run again."""
-    page: Path | None = None
-    """A Markdown file to write the table in, between <!-- COLUMN --> and <!-- /COLUMN -->."""
+    budget_s: float | None = None
+    """Begin no run after so many seconds; the same command goes on where this stopped."""
+    page: tuple[Path, ...] = ()
+    """Markdown files to write tables in, wherever they have <!-- COLUMN-PART --> and its end."""
 
     def __call__(self) -> None:
         from .data import load_mnist
-        from .recipes import fill_in, markdown_table, queue_of, read_results, reproduce
+        from .recipes import PARTS, fill_page, queue_of, read_results, reproduce
 
         for name in ("seeds", "processes", "threads"):
             if getattr(self, name) < 1:
@@ -210,11 +212,13 @@ class Reproduce:
                 self.processes,
                 self.threads,
                 progress,
+                self.budget_s,
             )
-        table = markdown_table(read_results(self.results, self.column))
-        print(table)
-        if self.page is not None:
-            fill_in(self.page, self.column, table)
+        rows = read_results(self.results, self.column)
+        part = self.table if self.table in PARTS else "digits"
+        print(PARTS[part](rows))
+        for page in self.page:
+            print(f"wrote {', '.join(fill_page(page, self.column, rows))} in {page}")
         if failed:
             names = ", ".join(experiment.folder_name for experiment in failed)
             raise ValueError(f"failed: {names}; their log.txt stand in {self.runs}")

@@ -3,29 +3,23 @@
 from .catalog import COLUMNS, RECIPES, make_experiment
 from .digits import PAPER, Digits, frozen_digits
 from .experiment import Experiment, commit, run_experiment
-from .reproduce import (
-    TABLES,
-    fill_in,
-    markdown_table,
-    mean_and_interval,
-    publish,
-    queue_of,
-    read_results,
-    reproduce,
-)
+from .reproduce import TABLES, publish, queue_of, read_results, reproduce
+from .tables import PARTS, error_table, fill_in, fill_page, mean_and_interval
 
 __all__ = [
     "COLUMNS",
     "PAPER",
+    "PARTS",
     "RECIPES",
     "TABLES",
     "Digits",
     "Experiment",
     "commit",
+    "error_table",
     "fill_in",
+    "fill_page",
     "frozen_digits",
     "make_experiment",
-    "markdown_table",
     "mean_and_interval",
     "publish",
     "queue_of",

@@ -1,0 +1,147 @@
+"""Markdown tables made from published results, and the pages that hold them."""
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from statistics import mean, stdev
+
+from ..training import write_atomically
+from .colocalization import COLOCALIZER
+from .digits import PAPER
+from .reproduce import ORDER
+
+# 97.5 % quantiles of Student's t for 1, 2, … degrees of freedom.
+STUDENT = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262)
+
+
+def mean_and_interval(values: Sequence[float]) -> tuple[float, float | None]:
+    """Mean and half the width of its 95 % interval, None for fewer than two values."""
+    n = len(values)
+    if n < 2:
+        return mean(values), None
+    quantile = STUDENT[min(n - 1, len(STUDENT)) - 1]
+    return mean(values), quantile * stdev(values) / math.sqrt(n)
+
+
+def error_table(rows: Iterable[dict], names: Sequence[str]) -> str:
+    """Test errors, models down, recipes (without "mnist-") across; the paper's in brackets."""
+    cells: dict[tuple[str, str], list[dict]] = {}
+    for row in rows:
+        cells.setdefault((row["model"], row["recipe"].removeprefix("mnist-")), []).append(row)
+    names = [name for name in names if any(own == name for _, own in cells)]
+    models = [model for model in ORDER if any((model, name) in cells for name in names)]
+    shown = ([_cell(cells.get((model, name), [])) for name in names] for model in models)
+    return _table(
+        ["model", *(name.upper() if len(name) < 4 else name for name in names)],
+        [[model, *row] for model, row in zip(models, shown, strict=True)],
+    )
+
+
+def pose_table(rows: Iterable[dict]) -> str:
+    """Spread of the digits' poses before and after each transformer; first seeds."""
+    lines = []
+    for row in rows:
+        pose = row.get("pose") or {}
+        if row["seed"] or "after" not in pose:
+            continue
+        before, after = pose["before"], pose["after"]
+        spans = [
+            f"{before[key]:.{digits}f} → {after[key]:.{digits}f}"
+            for key, digits in (("angle_deg", 0), ("scale", 2), ("centre_px", 1))
+        ]
+        lines.append([row["recipe"].removeprefix("mnist-").upper(), row["model"], *spans])
+    lines.sort(key=lambda line: ORDER.index(line[1]))
+    return _table(["set", "model", "angle, °", "log scale", "centre, px"], lines, words=2)
+
+
+def part_table(rows: Iterable[dict]) -> str:
+    """Addition: what each transformer does to each digit's place; first seeds."""
+    lines = []
+    for row in rows:
+        if row["recipe"] != "mnist-addition" or row["seed"]:
+            continue
+        for name, spread in (row.get("pose") or {}).items():
+            if name.startswith("after"):
+                numbers = [f"{spread[key]:.1f}" for key in ("angle_deg", "centre_px")]
+                lines.append([row["model"], name.removeprefix("after").strip(), *numbers])
+    lines.sort(key=lambda line: ORDER.index(line[0]))
+    return _table(["model", "seen by", "angle, °", "centre, px"], lines, words=2)
+
+
+def colocalization_table(rows: Iterable[dict]) -> str:
+    """Share of images whose window meets the digit's box by half, %, class by class."""
+    lines = []
+    for row in rows:
+        if row["model"] == COLOCALIZER:
+            kind = "with clutter" if row["recipe"].endswith("cluttered") else "without"
+            shares = [f"{share:.0f}" for share in row["correct_percent"]]
+            lines.append(
+                [f"{kind}, seed {row['seed']}", *shares, f"{mean(row['correct_percent']):.1f}"]
+            )
+    return _table(["clutter", *map(str, range(10)), "mean"], lines)
+
+
+def cost_table(rows: Sequence[dict]) -> str:
+    """Runs and core-hours of each recipe."""
+    lines = []
+    for recipe in dict.fromkeys(row["recipe"] for row in rows):
+        own = [row for row in rows if row["recipe"] == recipe]
+        hours = sum(row["seconds"] * row["threads"] for row in own) / 3600
+        lines.append([recipe, str(len(own)), f"{hours:.2f}"])
+    return _table(["recipe", "runs", "core-hours"], lines)
+
+
+DIGITS = tuple(name for name in PAPER if name != "addition")
+PARTS: dict[str, Callable[[list[dict]], str]] = {
+    "digits": lambda rows: error_table(rows, DIGITS),
+    "addition": lambda rows: error_table(rows, ("addition",)),
+    "addition-parts": part_table,
+    "colocalization": colocalization_table,
+    "pose": pose_table,
+    "cost": cost_table,
+}
+
+
+def fill_page(path: Path, column: str, rows: list[dict]) -> list[str]:
+    """Fill every place <!-- COLUMN-PART --> that a page has; returns the parts.
+
+    Raises:
+        ValueError: the page has none of this column.
+    """
+    page = path.read_text()
+    parts = [part for part in PARTS if f"<!-- {column}-{part} -->" in page]
+    if not parts:
+        raise ValueError(
+            f"{path} has no place for the {column} column, such as <!-- {column}-digits --> "
+            f"<!-- /{column}-digits -->; the parts are {', '.join(PARTS)}"
+        )
+    for part in parts:
+        fill_in(path, f"{column}-{part}", PARTS[part](rows))
+    return parts
+
+
+def fill_in(path: Path, mark: str, text: str) -> None:
+    """Replace what stands between <!-- mark --> and <!-- /mark --> in a file."""
+    page = path.read_text()
+    start, end = f"<!-- {mark} -->", f"<!-- /{mark} -->"
+    if start not in page or end not in page:
+        raise ValueError(f"{path} has no place for {mark}: it needs {start} and {end}")
+    before, _, rest = page.partition(start)
+    _, _, after = rest.partition(end)
+    write_atomically(path, f"{before}{start}\n{text}\n{end}{after}".encode())
+
+
+def _cell(rows: list[dict]) -> str:
+    if not rows:
+        return ""
+    centre, half = mean_and_interval([row["test_error_percent"] for row in rows])
+    paper = rows[0]["paper_error_percent"]
+    spread = "" if half is None else f" ± {half:.2f}"
+    return f"{centre:.2f}{spread}" + ("" if paper is None else f" ({paper:.1f})")
+
+
+def _table(head: Sequence[str], rows: Iterable[Sequence[str]], words: int = 1) -> str:
+    """A Markdown table whose first `words` columns are text."""
+    marks = "|".join(["---"] * words + ["--:"] * (len(head) - words))
+    lines = [f"| {' | '.join(head)} |", f"|{marks}|"]
+    return "\n".join(lines + [f"| {' | '.join(row)} |" for row in rows])
