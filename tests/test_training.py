@@ -120,6 +120,18 @@ def test_best_weights_are_those_of_the_best_step(tmp_path, splits):
     assert results["held_out_error_percent"] == min(errors.values())
 
 
+def test_two_transformers_in_parallel_are_measured_one_by_one(tmp_path, splits):
+    results = run(tmp_path, splits, model="2xst-fcn-affine", recipe="mnist-addition", steps=2)
+    assert set(results["pose"]) == {
+        *("before digit 0", "before digit 1"),
+        *(f"after transformer {t} digit {d}" for t in (0, 1) for d in (0, 1)),
+    }
+    before = results["pose"]["before digit 0"]
+    assert results["pose"]["after transformer 0 digit 0"]["centre_px"] == pytest.approx(
+        before["centre_px"], rel=0.1
+    )  # hardly trained, hardly moved
+
+
 def test_a_finished_run_is_not_run_again(tmp_path, splits, monkeypatch):
     first = run(tmp_path, splits)
     monkeypatch.setattr("stn.recipes.digits.train", lambda *_: pytest.fail("trained again"))

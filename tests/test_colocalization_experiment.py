@@ -1,0 +1,86 @@
+"""Co-localisation: the run folder, going on, and what its parts promise."""
+
+import json
+from dataclasses import replace
+
+import pytest
+import torch
+
+import stn
+from stn.data import Split, Splits
+from stn.models import NetSpec
+from stn.recipes import make_experiment, run_experiment
+from stn.recipes.colocalization import CANVAS, Encoder, colocalizer, random_patches
+from stn.training import TrainingConfig
+
+RECIPE = "mnist-colocalization-cluttered"
+
+
+@pytest.fixture(scope="module")
+def splits():
+    draw = torch.Generator().manual_seed(0)
+    images = torch.randint(256, (1000, 28, 28), generator=draw, dtype=torch.uint8)
+    split = Split(images, torch.arange(1000) % 10)
+    return Splits(split, Split(images[:100], split.labels[:100]), split)
+
+
+def short():
+    experiment = make_experiment(RECIPE, "st-attention")
+    training = TrainingConfig(steps=2, evaluate_every=1, batch_size=8)
+    encoder = NetSpec(name="cnn", shape=(1, 28, 28), budget=20_000)
+    return replace(experiment, steps=2, encoder=encoder, encoder_training=training)
+
+
+def test_a_run_and_its_parts(tmp_path, splits):
+    results = run_experiment(short(), tmp_path, splits, cpu=True)
+    assert len(results["correct_percent"]) == len(results["mean_iou"]) == 10
+    mean = sum(results["correct_percent"]) / 10
+    assert results["test_error_percent"] == pytest.approx(100 - mean)
+    assert results["recipe"] == RECIPE
+    assert results["seed"] == 0
+    # What is there is not computed again.
+    (tmp_path / "results.json").unlink()
+    (tmp_path / "digit-3.json").write_text(json.dumps({"correct_percent": 77, "mean_iou": 0.7}))
+    assert run_experiment(short(), tmp_path, splits, cpu=True)["correct_percent"][3] == 77
+
+
+def test_the_same_seed_gives_the_same_numbers(tmp_path, splits):
+    one, two = (
+        run_experiment(short(), tmp_path / name, splits, cpu=True)["mean_iou"] for name in "ab"
+    )
+    assert one == two
+
+
+def test_windows_start_in_the_middle_at_their_scale():
+    layer = colocalizer(0.5).eval()
+    theta = layer.theta(torch.rand(3, 1, *CANVAS))
+    expected = torch.tensor([0.5]).log().item()
+    torch.testing.assert_close(theta, torch.tensor([[expected, 0.0, 0.0]]).expand(3, 3))
+
+
+def test_random_patches_are_pieces_of_the_image():
+    image = torch.arange(84.0).expand(200, 1, 84, 84)  # every column its number
+    patches = random_patches(image, torch.Generator().manual_seed(0))
+    torch.testing.assert_close(patches.diff(dim=-1), torch.ones(200, 1, 28, 27), atol=1e-3, rtol=0)
+    starts = patches[:, 0, 0, 0]
+    assert starts.min() < 5
+    assert starts.max() > 51
+
+
+def test_every_activation_weighs_the_same():
+    torch.manual_seed(0)
+    network = stn.models.build_model(NetSpec(name="cnn", shape=(1, 28, 28), budget=20_000)).eval()
+    digits = torch.rand(50, 1, 28, 28)
+    encoder = Encoder(network, digits)
+    e = encoder(digits)
+    lengths = [part.shape[1] for part in encoder._activations(digits)]
+    for part in e.split(lengths, -1):
+        distance = (part - part.roll(1, 0)).norm(dim=-1).mean().item()
+        assert distance == pytest.approx(3**-0.5, rel=1e-4)
+
+
+def test_errors():
+    with pytest.raises(ValueError, match="has one model, st-attention, got 'fcn'"):
+        make_experiment(RECIPE, "fcn")
+    with pytest.raises(ValueError, match="has its own epochs and lr"):
+        make_experiment(RECIPE, "st-attention", epochs=3)
