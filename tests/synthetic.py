@@ -23,11 +23,11 @@ def mnist() -> Mnist:
     return Mnist(*bars(5_512, 0), *bars(200, 1))
 
 
-def experiment(model="st-fcn-affine", recipe="mnist-r", steps=12, every=4, seed=0):
+def experiment(model="st-fcn-affine", recipe="mnist-r", steps=12, every=4, seed=0, budget=60_000):
     """A tiny experiment on `mnist()`."""
     made = make_experiment(recipe, model, seed=seed)
     training = replace(made.training, steps=steps, evaluate_every=every, batch_size=32)
-    return replace(made, training=training, net=replace(made.net, budget=60_000))
+    return replace(made, training=training, net=replace(made.net, budget=budget))
 
 
 def splits():

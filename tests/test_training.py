@@ -121,7 +121,8 @@ def test_best_weights_are_those_of_the_best_step(tmp_path, splits):
 
 
 def test_two_transformers_in_parallel_are_measured_one_by_one(tmp_path, splits):
-    results = run(tmp_path, splits, model="2xst-fcn-affine", recipe="mnist-addition", steps=2)
+    model = {"model": "2xst-fcn-affine", "recipe": "mnist-addition", "budget": 300_000}
+    results = run(tmp_path, splits, steps=2, **model)
     assert set(results["pose"]) == {
         *("before digit 0", "before digit 1"),
         *(f"after transformer {t} digit {d}" for t in (0, 1) for d in (0, 1)),
