@@ -57,13 +57,7 @@ void backward_places(const Call& c) {
   for_pieces(c, [&](const Places& p, int64_t row, int64_t from, int64_t to, int64_t item) {
     Scalar<T>::backward_places(p, row, from, to, sums[item]);
   });
-  if (c.source == kField) return;
-  const int64_t entries = (c.dim + (c.source == kProjective)) * (c.dim + 1);
-  for (int64_t row = 0; row < c.rows; ++row) {
-    const Places p(c, row);
-    double* grad = static_cast<double*>(c.grad_places) + row * entries;
-    for (int64_t k = 0; k < pieces; ++k) sums[row * pieces + k].add_to(p, grad);
-  }
+  if (c.source != kField) write_gradients(c, sums.data(), pieces);
 }
 
 template <class T>
@@ -173,7 +167,7 @@ STN_API int64_t stn_call_bytes() { return sizeof(stn::Call); }
 
 STN_API void stn_forward(const void* call) { stn::run(stn::kForward, *static_cast<const stn::Call*>(call)); }
 
-// Adds to grad_places, which must be zero for matrices.
+// Writes all of grad_places.
 STN_API void stn_backward_places(const void* call) {
   stn::run(stn::kBackwardPlaces, *static_cast<const stn::Call*>(call));
 }

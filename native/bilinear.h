@@ -190,13 +190,7 @@ void backward_places(const Call& c) {
       }
     });
   });
-  if (sums.empty()) return;
-  const int64_t entries = (c.dim + (c.source == kProjective)) * (c.dim + 1);
-  for (int64_t row = 0; row < c.rows; ++row) {
-    const Places p(c, row);
-    double* grad = static_cast<double*>(c.grad_places) + row * entries;
-    for (int64_t k = 0; k < pieces; ++k) sums[row * pieces + k].add_to(p, grad);
-  }
+  if (!sums.empty()) write_gradients(c, sums.data(), pieces);
 }
 
 template <int DIM, bool FOLD, int64_t TYPE>

@@ -48,7 +48,7 @@ struct Call {
   const void* grad_output;
   void* output;
   void* grad_input;
-  void* grad_places;  // double for matrices; for fields as places, with grad_stride
+  void* grad_places;  // of the type of places; for fields with grad_stride
   int64_t grad_stride[3];
 
   int64_t targets() const { return out[0] * out[1] * out[2]; }
@@ -222,13 +222,36 @@ struct MatrixGradient {
     }
   }
 
-  void add_to(const Places& p, double* grad) const {
-    const int lines = p.dim + (p.call.source == kProjective);
-    for (int i = 0; i < lines; ++i) {
-      for (int j = 0; j <= p.dim; ++j) grad[i * (p.dim + 1) + j] += sum[i][j];
+  void add(const MatrixGradient& other) {
+    for (int i = 0; i < 4; ++i) {
+      for (int j = 0; j < 4; ++j) sum[i][j] += other.sum[i][j];
+    }
+  }
+
+  // As the gradient of matrix number `row`, in the matrices' own type.
+  void write(const Call& c, int64_t row) const {
+    const int64_t lines = c.dim + (c.source == kProjective), columns = c.dim + 1;
+    for (int64_t i = 0; i < lines; ++i) {
+      for (int64_t j = 0; j < columns; ++j) {
+        const int64_t at = (row * lines + i) * columns + j;
+        if (c.places_double) {
+          static_cast<double*>(c.grad_places)[at] = sum[i][j];
+        } else {
+          static_cast<float*>(c.grad_places)[at] = static_cast<float>(sum[i][j]);
+        }
+      }
     }
   }
 };
+
+// Each row's sum over its pieces.
+inline void write_gradients(const Call& c, const MatrixGradient* sums, int64_t pieces) {
+  for (int64_t row = 0; row < c.rows; ++row, sums += pieces) {
+    MatrixGradient total;
+    for (int64_t k = 0; k < pieces; ++k) total.add(sums[k]);
+    total.write(c, row);
+  }
+}
 
 template <class F>
 void for_each_range(int64_t count, int64_t grain, F&& body) {

@@ -104,13 +104,8 @@ def backward(
         _pack, image, places, grad, size, kind, align_corners, mode, padding_mode
     )
     if grad_places is not None:
-        if kind in MATRICES:
-            sums = torch.zeros_like(grad_places, dtype=torch.float64)
-            _run("backward_places", call(grad_places=sums.data_ptr()))
-            grad_places.copy_(sums)
-        else:
-            stride = grad_places.stride()
-            _run("backward_places", call(grad_places=grad_places.data_ptr(), grad_stride=stride))
+        stride = (0, 0, 0) if kind in MATRICES else grad_places.stride()
+        _run("backward_places", call(grad_places=grad_places.data_ptr(), grad_stride=stride))
     if grad_input is not None:
         wide = _image(grad_input)
         _run("backward_input", call(grad_input=wide.data_ptr()))
