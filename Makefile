@@ -65,7 +65,7 @@ gpu-reproduce: setup
 # Two thousand random calls of the native kernels under AddressSanitizer.
 sanitize: setup
 	cmake -S . -B build/sanitize -DSTN_SANITIZE=ON
-	cmake --build build/sanitize
+	cmake --build build/sanitize --parallel
 	STN_LIBRARY=$(CURDIR)/build/sanitize/libstn_native.so ASAN_OPTIONS=detect_leaks=0 \
 	LD_PRELOAD="$$($(CXX) -print-file-name=libasan.so) $$($(CXX) -print-file-name=libstdc++.so)" \
 	$(BIN)/python -c 'from tests.test_native import TOLERANCE, compare; [compare(s, t) for s in range(500) for t in TOLERANCE]'
