@@ -65,7 +65,7 @@ def part_table(rows: Iterable[dict]) -> str:
                 numbers = [f"{spread[key]:.1f}" for key in ("angle_deg", "centre_px")]
                 lines.append([row["model"], name.removeprefix("after").strip(), *numbers])
     lines.sort(key=lambda line: ORDER.index(line[0]))
-    return _table(["model", "seen by", "angle, °", "centre, px"], lines, words=2)
+    return _table(["model", "which", "angle, °", "centre, px"], lines, words=2)
 
 
 def colocalization_table(rows: Iterable[dict]) -> str:
