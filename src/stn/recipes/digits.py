@@ -194,8 +194,8 @@ def mnist_e(model: str, column: str, seed: int) -> Digits:
 def mnist_tc(model: str, column: str, seed: int) -> Digits:
     """Digits at any place of a 60 x 60 image, among six 6 x 6 crops of other digits.
 
-    `stn train mnist-tc --model MODEL`, quick column, two cores (EPYC): 20 epochs; expect 3.2 % in
-    171 s for st-fcn-affine, 21 % in 30 s for fcn.
+    `stn train mnist-tc --model MODEL`, quick column, two cores (EPYC): 20 epochs; expect 3 to 5 %
+    in 70 s for st-fcn-affine, the last bits of its sums decide, and 21 % in 40 s for fcn.
     """
     return _digits("tc", model, column, seed, epochs=20)
 
