@@ -5,8 +5,10 @@
 // over targets is summed over pieces of fixed size.
 #pragma once
 
+#include <memory>
 #include <new>
 #include <numeric>
+#include <vector>
 
 #include "packed.h"
 #include "planar.h"
@@ -18,7 +20,7 @@ constexpr int64_t kGrain = 4096;   // outputs times channels worth a thread
 constexpr int64_t kPieces = 64;    // tiles whose gradients are summed together, at least
 constexpr int64_t kMostPieces = 256;
 
-constexpr int64_t kPackedBytes = 4 << 20;  // of sixteen channels
+constexpr int64_t kPackedBytes = 4 << 20;  // of kPack channels
 constexpr int64_t kMarginBytes = 256 << 10;
 constexpr int64_t kPartBytes = 320 << 10;
 constexpr int64_t kAligned = 64;
@@ -35,17 +37,18 @@ struct Layout {
     const bool zeros = c.padding == kZeros;
     const int64_t bytes = Frame(c, zeros).count * 4;
     const bool pays = 8 * c.targets() * (c.rows / c.images) >= c.pixels();
-    packed = pays && c.channels >= N && 16 * bytes <= kPackedBytes;
+    packed = pays && c.channels >= N && kPack * bytes <= kPackedBytes;
     scratch = packed || (pays && zeros && c.channels * bytes <= kMarginBytes);
     margin = scratch && zeros;
-    if (packed) part = std::min(c.channels, std::max<int64_t>(1, kPartBytes / bytes / 16) * 16);
+    if (packed) part = std::min(c.channels, std::max<int64_t>(1, kPartBytes / bytes / kPack) * kPack);
   }
   int64_t parts(const Call& c) const { return (c.channels + part - 1) / part; }
   Part at(const Call& c, int64_t k) const {
     return {k * part, std::min(part, c.channels - k * part)};
   }
-  // Floats between the pixels of a packed image: whole cache lines in a scratch.
-  int64_t pitch() const { return scratch && packed ? (part + 15) / 16 * 16 : part; }
+  // Planes of a scratch, and how many floats a pixel takes in each.
+  int64_t planes() const { return packed ? (part + kPack - 1) / kPack : part; }
+  int64_t pitch() const { return packed ? kPack : 1; }
 };
 
 // Room of a thread's own, which it keeps: new pages cost more than what is done in them.
@@ -69,7 +72,7 @@ class Images {
   Images(const Call& c, const Layout& layout)
       : c_(c), layout_(layout), frame_(c, layout.margin) {
     if (!layout.scratch) return;
-    floats_ = frame_.count * (layout.packed ? layout.pitch() : c.channels);
+    floats_ = frame_.count * layout.planes() * layout.pitch();
     scratch_ = scratch(floats_);
   }
 
@@ -77,14 +80,13 @@ class Images {
     const float* image = Scalar<float>::image(c_, row);
     if (!layout_.scratch) return image;
     if (held_ < 0 && layout_.margin) {
-      for (int64_t k = 0; k < (layout_.packed ? 1 : c_.channels); ++k) {
-        clear_margin(c_, frame_, layout_.packed ? layout_.pitch() : 1,
-                     scratch_ + k * frame_.count);
+      for (int64_t k = 0; k < layout_.planes(); ++k) {
+        clear_margin(c_, frame_, layout_.pitch(), scratch_ + k * frame_.count * layout_.pitch());
       }
     }
     if (held_ != c_.image_of(row) || held_part_ != part.first) {
       layout_.packed
-          ? pack_image(c_, frame_, layout_.pitch(), part, image, scratch_)
+          ? pack_image(c_, frame_, part, image, scratch_)
           : add_margin(c_, frame_, image, scratch_);
     }
     held_ = c_.image_of(row);
@@ -109,8 +111,7 @@ class Images {
   }
   void end(int64_t image, const Part& part, int64_t low, int64_t high) {
     if (!layout_.scratch) return;
-    layout_.packed ? unpack_image(c_, frame_, layout_.pitch(), part, scratch_,
-                                  gradient(image), low, high)
+    layout_.packed ? unpack_image(c_, frame_, part, scratch_, gradient(image), low, high)
                    : take_margin(c_, frame_, scratch_, gradient(image), low, high);
   }
 
@@ -130,8 +131,11 @@ class Images {
 template <int DIM, bool FOLD, int64_t TYPE, class Body>
 void with_kernel(const Call& c, const Layout& layout, Body&& body) {
   Images images(c, layout);
-  if (layout.packed) {
-    Packed<DIM, FOLD, TYPE> kernel(c, layout.margin, layout.pitch());
+  if (c.channels_last) {
+    Packed<DIM, FOLD, TYPE, true> kernel(c, layout.margin);
+    body(kernel, images);
+  } else if (layout.packed) {
+    Packed<DIM, FOLD, TYPE, false> kernel(c, layout.margin);
     body(kernel, images);
   } else {
     Planar<DIM, FOLD, TYPE> kernel(c, layout.margin);

@@ -34,6 +34,10 @@ struct Frame {
   }
   // Of the pixels around a sample, two along each axis.
   int64_t tap(int k) const { return (k & 1) + (k >> 1 & 1) * step[1] + (k >> 2) * step[2]; }
+  // The first pixel of a line, counted through all planes.
+  int64_t line(const Call& c, int64_t y) const {
+    return first + y / c.in[1] * step[2] + y % c.in[1] * step[1];
+  }
   // Lines in two dimensions, planes in three.
   int64_t slice(const Call& c) const { return step[c.dim - 1]; }
 };

@@ -2,109 +2,36 @@
 // channels, which are first laid out that way in a scratch that stays in the cache.
 #pragma once
 
-#include <memory>
-#include <vector>
-
+#include "packing.h"
 #include "slopes.h"
 
 namespace stn {
 namespace {
 
-// A block of `some` pixels of `own` planes, which stand `plane` floats apart, as one row of channels
-// a pixel, `pitch` floats apart, and back.
-template <bool FULL>
-STN_HOT void pack_block(const float* from, int64_t plane, int own, int some, int64_t pitch, float* to) {
-  F v[N];
-  if constexpr (FULL) own = some = N;
-  STN_UNROLL for (int k = 0; k < N; ++k) {
-    v[k] = k < own ? Vector::load_some(from + k * plane, some) : Vector::zero();
-  }
-  Vector::transpose(v);
-  if constexpr (FULL) {
-    STN_UNROLL for (int k = 0; k < N; ++k) Vector::store(to + k * pitch, v[k]);
-  } else {
-    for (int k = 0; k < some; ++k) Vector::store_some(to + k * pitch, own, v[k]);
-  }
-}
-
-// All of `channels` planes.
-inline void pack(const float* planes, int64_t plane, int64_t pixels, int64_t channels, int64_t pitch,
-                 float* packed) {
-  for (int64_t group = 0; group < channels; group += N, planes += N * plane, packed += N) {
-    const int own = static_cast<int>(std::min<int64_t>(N, channels - group));
-    for (int64_t at = 0; at < pixels; at += N) {
-      const int some = static_cast<int>(std::min<int64_t>(N, pixels - at));
-      own == N && some == N ? pack_block<true>(planes + at, plane, N, N, pitch, packed + at * pitch)
-                            : pack_block<false>(planes + at, plane, own, some, pitch, packed + at * pitch);
-    }
-  }
-}
-inline void unpack(const float* packed, int64_t plane, int64_t pixels, int64_t channels,
-                   int64_t pitch, float* planes) {
-  for (int64_t group = 0; group < channels; group += N, planes += N * plane, packed += N) {
-    const int own = static_cast<int>(std::min<int64_t>(N, channels - group));
-    for (int64_t at = 0; at < pixels; at += N) {
-      const int some = static_cast<int>(std::min<int64_t>(N, pixels - at));
-      own == N && some == N ? pack_block<true>(packed + at * pitch, pitch, N, N, plane, planes + at)
-                            : pack_block<false>(packed + at * pitch, pitch, some, own, plane, planes + at);
-    }
-  }
-}
-
-// All lines of some channels of an image; a margin stays as it is. A few lines of a plane are read
-// in one go: memory likes few streams.
-inline void pack_image(const Call& c, const Frame& frame, int64_t pitch, const Part& part,
-                       const float* from, float* to) {
-  alignas(64) float lines[N][kTile];
-  const int64_t width = c.in[2], all = c.in[0] * c.in[1], some = std::max<int64_t>(1, kTile / width);
-  from += part.first * c.pixels();
-  for (int64_t group = 0; group < part.count; group += N, from += N * c.pixels(), to += N) {
-    const int64_t own = std::min<int64_t>(N, part.count - group);
-    for (int64_t line = 0; line < all; line += some) {
-      const int64_t last = std::min(all, line + some);
-      for (int64_t x = 0; x < width; x += kTile) {
-        const int64_t count = std::min<int64_t>(kTile, width - x);
-        for (int64_t k = 0; k < own; ++k) {
-          copy_line(from + k * c.pixels() + line * width + x,
-                    last - line > 1 ? (last - line) * width : count, lines[k]);
-        }
-        for (int64_t y = line; y < last; ++y) {
-          const int64_t at = frame.first + y / c.in[1] * frame.step[2] + y % c.in[1] * frame.step[1];
-          pack(lines[0] + (y - line) * width, kTile, count, own, pitch, to + (at + x) * pitch);
-        }
-      }
-    }
-  }
-}
-
-// Lines (planes in 3-D) [low, high).
-inline void unpack_image(const Call& c, const Frame& frame, int64_t pitch, const Part& part,
-                         const float* from, float* to, int64_t low, int64_t high) {
-  const int64_t lines = c.dim == 2 ? 1 : c.in[1];
-  to += part.first * c.pixels();
-  for (int64_t line = low * lines; line < high * lines; ++line) {
-    const int64_t at = frame.first + line / c.in[1] * frame.step[2] + line % c.in[1] * frame.step[1];
-    unpack(from + at * pitch, c.pixels(), c.in[2], part.count, pitch, to + line * c.in[2]);
-  }
-}
-
-template <int DIM, bool FOLD, int64_t TYPE>
+// LAST: images, outputs and their gradients are channels_last; else planar, and images in a scratch.
+template <int DIM, bool FOLD, int64_t TYPE, bool LAST>
 struct Packed {
   static constexpr int kTaps = 1 << DIM;
 
   const Call& c;
   const Tiles tiles;
   const Frame frame;
-  const int64_t pitch;  // floats from pixel to pixel
-  int64_t tap[kTaps];  // of each pixel around a sample, in floats
+  int64_t line[kTaps / 2];  // of each pair of pixels around a sample, in floats
   Tile tile;
   Affine affine;
   alignas(64) float weight[kTaps][kTile];
   alignas(64) float lines[N][kTile];  // outputs of N planes
 
-  Packed(const Call& call, bool margin, int64_t floats)
-      : c(call), tiles(call), frame(call, margin), pitch(floats) {
-    for (int k = 0; k < kTaps; ++k) tap[k] = frame.tap(k) * pitch;
+  Packed(const Call& call, bool margin) : c(call), tiles(call), frame(call, margin) {
+    for (int k = 0; k < kTaps / 2; ++k) line[k] = frame.tap(2 * k) * pitch();
+  }
+
+  // Floats from pixel to pixel.
+  STN_HOT int64_t pitch() const { return LAST ? c.channels : kPack; }
+  STN_HOT int64_t tap(int k) const { return (k < 2 ? 0 : line[k / 2]) + (k & 1) * pitch(); }
+  // Where a channel of pixel 0 lies.
+  STN_HOT int64_t plane(int64_t channel) const {
+    return LAST ? channel : packed_at(frame, channel);
   }
 
   template <bool EDGE>
@@ -128,7 +55,7 @@ struct Packed {
 
   int64_t output_at(int64_t row, int64_t channel) const {
     const int64_t image = row * c.channels * c.targets();
-    return c.channels_last ? image + tile.start * c.channels + channel
+    return LAST ? image + tile.start * c.channels + channel
                            : image + channel * c.targets() + tile.start;
   }
 
@@ -137,21 +64,21 @@ struct Packed {
                const float* image) {
     for (int64_t index = from; index < to; ++index) {
       find(p, index, false);
-      const float* here = image + tile.pixel * pitch;
+      const float* here = image + tile.pixel * pitch();
       for (int64_t group = 0; group < part.count; group += N) {
         const int own = static_cast<int>(std::min<int64_t>(N, part.count - group));
         for (int v = 0; v < tile.vectors; ++v) {
           if (tile.kind[v] == kEdge) {
-            sample_group<true, false>(row, v, group, own, here + group);
+            sample_group<true, false>(row, v, group, own, here + plane(group));
           } else if (tile.kind[v] != kInside) {
             clear_group(row, v, group, own);
           } else if (own < N || tile.lanes(v) < N) {
-            sample_group<false, false>(row, v, group, own, here + group);
+            sample_group<false, false>(row, v, group, own, here + plane(group));
           } else {
-            sample_group<false, true>(row, v, group, N, here + group);
+            sample_group<false, true>(row, v, group, N, here + plane(group));
           }
         }
-        if (!c.channels_last) write_lines(row, part.first + group, own);
+        if (!LAST) write_lines(row, part.first + group, own);
       }
       if (part.first + part.count < c.channels) continue;
       for (int v = 0; v < tile.vectors; ++v) {
@@ -167,7 +94,7 @@ struct Packed {
   template <bool EDGE, bool FULL>
   STN_HOT void sample_group(int64_t row, int v, int64_t group, int own, const float* here) {
     const int lanes = FULL ? N : tile.lanes(v);
-    if (c.channels_last) {
+    if constexpr (LAST) {
       const int64_t channels = c.channels;
       int64_t at = output_at(row, group) + v * N * channels;
       for (int k = 0; k < lanes; ++k, at += channels) {
@@ -184,7 +111,7 @@ struct Packed {
   }
 
   void clear_group(int64_t row, int v, int64_t group, int own) {
-    if (c.channels_last) {
+    if constexpr (LAST) {
       for (int k = 0; k < tile.lanes(v); ++k) {
         Vector::write<TYPE>(c.output, output_at(row, group) + (v * N + k) * c.channels, own,
                             Vector::zero());
@@ -211,17 +138,17 @@ struct Packed {
 
   template <bool EDGE, bool FULL>
   STN_HOT F sample(const float* here, int k, int own) const {
-    const float* at = here + static_cast<int64_t>(tile.offset[k]) * pitch;
+    const float* at = here + static_cast<int64_t>(tile.offset[k]) * pitch();
     if constexpr (EDGE) {
       F sum = Vector::zero();
       for (int i = 0; i < kTaps; ++i) {
         if (weight[i][k] == 0) continue;
-        sum = Vector::fma(Vector::set(weight[i][k]), read<FULL>(at + tap[i], own), sum);
+        sum = Vector::fma(Vector::set(weight[i][k]), read<FULL>(at + tap(i), own), sum);
       }
       return sum;
     }
     F value[kTaps];
-    STN_UNROLL for (int i = 0; i < kTaps; ++i) value[i] = read<FULL>(at + tap[i], own);
+    STN_UNROLL for (int i = 0; i < kTaps; ++i) value[i] = read<FULL>(at + tap(i), own);
     STN_UNROLL for (int a = 0; a < DIM; ++a) {
       const F d = Vector::set(tile.d[a][k]);
       STN_UNROLL for (int i = 0; i < kTaps >> (a + 1); ++i) {
@@ -233,7 +160,7 @@ struct Packed {
 
   // Reads the gradients of channels [group, group + own) into `lines`.
   void read_lines(int64_t row, int64_t group, int own) {
-    if (c.channels_last) return;
+    if constexpr (LAST) return;
     for (int k = 0; k < own; ++k) {
       const int64_t at = output_at(row, group + k);
       for (int v = 0; v < tile.vectors; ++v) {
@@ -246,7 +173,7 @@ struct Packed {
   // The gradients of N outputs from lane v on, lanes along channels [group, group + own).
   template <bool FULL>
   STN_HOT void gradients(int64_t row, int v, int64_t group, int own, F* grad) const {
-    if (c.channels_last) {
+    if constexpr (LAST) {
       const int64_t from = output_at(row, group) + v * N * c.channels;
       STN_UNROLL for (int k = 0; k < N; ++k) {
         grad[k] = FULL || k < tile.lanes(v)
@@ -265,19 +192,19 @@ struct Packed {
                        const float* image, MatrixGradient& total) {
     for (int64_t index = from; index < to; ++index) {
       locate<DIM, FOLD>(p, tiles, frame, index, tile, affine);
-      const float* here = image + tile.pixel * pitch;
+      const float* here = image + tile.pixel * pitch();
       for (int64_t group = 0; group < part.count; group += N) {
         const int own = static_cast<int>(std::min<int64_t>(N, part.count - group));
         read_lines(row, part.first + group, own);
         for (int v = 0; v < tile.vectors; ++v) {
           if (tile.kind[v] == kEdge) {
-            slopes<true, false>(row, v, part.first + group, own, here + group, group == 0);
+            slopes<true, false>(row, v, part.first + group, own, here + plane(group), group == 0);
           } else if (tile.kind[v] != kInside) {
             continue;
           } else if (own < N || tile.lanes(v) < N) {
-            slopes<false, false>(row, v, part.first + group, own, here + group, group == 0);
+            slopes<false, false>(row, v, part.first + group, own, here + plane(group), group == 0);
           } else {
-            slopes<false, true>(row, v, part.first + group, N, here + group, group == 0);
+            slopes<false, true>(row, v, part.first + group, N, here + plane(group), group == 0);
           }
         }
       }
@@ -299,7 +226,7 @@ struct Packed {
         F product[4];
         STN_UNROLL for (int k = 0; k < 4; ++k) {
           const bool there = FULL || 4 * q + k < tile.lanes(v);
-          const float* at = here + static_cast<int64_t>(there ? offset[k] : 0) * pitch + tap[i];
+          const float* at = here + static_cast<int64_t>(there ? offset[k] : 0) * pitch() + tap(i);
           product[k] = there ? grad[4 * q + k] * read<FULL>(at, own) : Vector::zero();
         }
         sums[i][q] = Vector::fours(product);
@@ -320,7 +247,7 @@ struct Packed {
   // As Planar::backward_input, into a packed `image`.
   void backward_input(const Places& p, int64_t row, const Part& part, int64_t low, int64_t high,
                       bool whole, float* image) {
-    const int64_t slice = frame.slice(c) * pitch;
+    const int64_t slice = frame.slice(c) * pitch();
     for (int64_t index = 0; index < tiles.count; ++index) {
       if (!whole && misses<DIM, FOLD>(p, tiles, index, low, high)) continue;
       find(p, index, true);
@@ -332,40 +259,48 @@ struct Packed {
           F grad[N];
           if (tile.kind[v] == kEdge || !whole || own < N || tile.lanes(v) < N) {
             gradients<false>(row, v, part.first + group, own, grad);
-            for (int k = 0; k < tile.lanes(v); ++k) {
-              add_some(image + group, v * N + k, own, grad[k], low * slice, high * slice);
+            for (int i = 0; i < N; ++i) {
+              const int k = turn(i);
+              if (k >= tile.lanes(v)) continue;
+              add_some(image + plane(group), v * N + k, own, grad[k], low * slice, high * slice);
             }
           } else {
             gradients<true>(row, v, part.first + group, N, grad);
-            STN_UNROLL for (int k = 0; k < N; ++k) add(image + group, v * N + k, grad[k]);
+            STN_UNROLL for (int i = 0; i < N; ++i) {
+              add(image + plane(group), v * N + turn(i), grad[turn(i)]);
+            }
           }
         }
       }
       for (int v = 0; v < tile.vectors; ++v) {
         if (tile.kind[v] != kSlow) continue;
         const int64_t first = tile.start + v * N;
-        spill(c, frame, p, row, part, first, first + tile.lanes(v), low, high, image, pitch, 1);
+        spill(c, frame, p, row, part, first, first + tile.lanes(v), low, high,
+              [&](int64_t pixel, int64_t channel) { return image + plane(channel) + pixel * pitch(); });
       }
     }
   }
 
  private:
+  // Neighbours share pixels: one after the other, each would wait for what the last stored.
+  static constexpr int turn(int i) { return i < N / 2 ? 2 * i : 2 * i - N + 1; }
+
   STN_HOT void add(float* image, int k, F grad) const {
-    float* at = image + (tile.pixel + tile.offset[k]) * pitch;
+    float* at = image + (tile.pixel + tile.offset[k]) * pitch();
     STN_UNROLL for (int i = 0; i < kTaps; ++i) {
-      Vector::store(at + tap[i],
-                    Vector::fma(Vector::set(weight[i][k]), grad, Vector::load(at + tap[i])));
+      Vector::store(at + tap(i),
+                    Vector::fma(Vector::set(weight[i][k]), grad, Vector::load(at + tap(i))));
     }
   }
 
   // What has a weight and lies in floats [low, high) of the image.
   STN_HOT void add_some(float* image, int k, int own, F grad, int64_t low, int64_t high) const {
     const int64_t start = frame.first - frame.before;
-    const int64_t at = (tile.pixel - start + tile.offset[k]) * pitch;
-    float* from = image + start * pitch;
+    const int64_t at = (tile.pixel - start + tile.offset[k]) * pitch();
+    float* from = image + start * pitch();
     for (int i = 0; i < kTaps; ++i) {
       const float w = weight[i][k];
-      const int64_t to = at + tap[i];
+      const int64_t to = at + tap(i);
       if (w == 0 || to < low || to >= high) continue;
       const F sum = Vector::fma(Vector::set(w), grad, Vector::load_some(from + to, own));
       Vector::store_some(from + to, own, sum);

@@ -170,7 +170,8 @@ struct Planar {
       for (int v = 0; v < tile.vectors; ++v) {
         if (tile.kind[v] != kSlow) continue;
         const int64_t first = tile.start + v * N;
-        spill(c, frame, p, row, part, first, first + tile.lanes(v), low, high, image, 1, frame.count);
+        spill(c, frame, p, row, part, first, first + tile.lanes(v), low, high,
+              [&](int64_t pixel, int64_t channel) { return image + channel * frame.count + pixel; });
       }
     }
   }

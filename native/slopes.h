@@ -124,24 +124,23 @@ bool misses(const Places& p, const Tiles& tiles, int64_t index, int64_t low, int
 }
 
 // Adds to slices [low, high) of some channels of an image in a frame what single samples put there.
-// Pixels stand `pixel` floats apart, channels `channel`.
-inline void spill(const Call& c, const Frame& frame, const Places& p, int64_t row, const Part& part,
-                  int64_t first, int64_t last, int64_t low, int64_t high, float* image, int64_t pixel,
-                  int64_t channel) {
+// `at` says where pixel and channel are.
+template <class At>
+void spill(const Call& c, const Frame& frame, const Places& p, int64_t row, const Part& part,
+           int64_t first, int64_t last, int64_t low, int64_t high, At&& at) {
   int64_t t[3];
   double px[3], w;
   for (int64_t point = first; point < last; ++point) {
     const Taps<float> own = Scalar<float>::taps(p, point, t, px, w);
-    const int64_t at = Scalar<float>::output_at(c, row, point);
+    const int64_t output = Scalar<float>::output_at(c, row, point);
     for (int k = 0; k < own.count; ++k) {
       const int64_t index = own.offset[k] / c.pixel_stride(), line = index / c.in[2];
       const int64_t y = line % c.in[1], z = line / c.in[1], slice = c.dim == 2 ? y : z;
       if (slice < low || slice >= high) continue;
       const int64_t place = frame.first + index % c.in[2] + y * frame.step[1] + z * frame.step[2];
       for (int64_t i = 0; i < part.count; ++i) {
-        const int64_t from = at + (part.first + i) * Scalar<float>::output_step(c);
-        image[place * pixel + i * channel] +=
-            own.weight[k] * ::stn::read<float>(c.grad_output, from, c.type);
+        const int64_t from = output + (part.first + i) * Scalar<float>::output_step(c);
+        *at(place, i) += own.weight[k] * ::stn::read<float>(c.grad_output, from, c.type);
       }
     }
   }
