@@ -26,12 +26,11 @@ def full_precision(function: F) -> F:
 
     @functools.wraps(function)
     def run(*args, **kwargs):
-        for arg in (*args, *kwargs.values()):
-            if isinstance(arg, Tensor):
-                if torch.is_autocast_enabled(arg.device.type):
-                    with torch.autocast(arg.device.type, enabled=False):
-                        return function(*args, **kwargs)
-                break
+        if torch._C._is_any_autocast_enabled():
+            arg = next((a for a in (*args, *kwargs.values()) if isinstance(a, Tensor)), None)
+            if arg is not None and torch.is_autocast_enabled(arg.device.type):
+                with torch.autocast(arg.device.type, enabled=False):
+                    return function(*args, **kwargs)
         return function(*args, **kwargs)
 
     return run  # type: ignore[return-value]

@@ -57,7 +57,6 @@ def call_of(
 
 def can_run(backend: str, call: Call) -> str | None:
     """None when `backend` can run `call`, else the reason why not."""
-    check_choice(backend, BACKENDS, "backend")
     if backend == "reference":
         return None
     if backend == "torch":
@@ -79,14 +78,18 @@ def can_run(backend: str, call: Call) -> str | None:
 
 def choose(call: Call, backend: str | None = None) -> str:
     """The first backend that can run `call`; or `backend`, or a ValueError."""
-    if backend is None:
-        if call.device == "cpu" and not torch.compiler.is_compiling():
-            native.warn_if_missing()
-        return next(name for name in BACKENDS if can_run(name, call) is None)
-    reason = can_run(backend, call)
-    if reason is not None:
-        raise ValueError(f"backend {backend!r} cannot run this call: {reason}")
-    return backend
+    if backend is not None:
+        check_choice(backend, BACKENDS, "backend")
+        reason = can_run(backend, call)
+        if reason is not None:
+            raise ValueError(f"backend {backend!r} cannot run this call: {reason}")
+        return backend
+    if call.device == "cpu" and not torch.compiler.is_compiling():
+        native.warn_if_missing()
+    for name in FUSED:
+        if can_run(name, call) is None:
+            return name
+    return "torch" if can_run("torch", call) is None else "reference"
 
 
 def _transforms() -> tuple[bool, bool]:

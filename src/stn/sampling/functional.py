@@ -127,7 +127,6 @@ def sample(
     `jacobian` d source px / d target px, which expands to (*lead, *size, dim, dim), for
     antialiasing.
     """
-    check_input(input)
     options.check()
     if not options.gradient_blur_px:
         return _sample(input, places, options, jacobian)

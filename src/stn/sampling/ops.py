@@ -59,9 +59,10 @@ def layout_of(input: Tensor) -> torch.memory_format:
 def new_output(input: Tensor, places: Tensor, size: tuple[int, ...]) -> Tensor:
     """An empty (R, C, *size), laid out as the images."""
     shape = (places.shape[0], input.shape[1], *size)
-    return torch.empty(
-        shape, dtype=input.dtype, device=input.device, memory_format=layout_of(input)
-    )
+    layout = layout_of(input)
+    if layout == torch.contiguous_format:
+        return input.new_empty(shape)
+    return torch.empty(shape, dtype=input.dtype, device=input.device, memory_format=layout)
 
 
 def new_gradients(

@@ -125,9 +125,10 @@ class Transform(nn.Module):
 
         `places(…).pixels(input_size)` are the places themselves, (B, [K,] *size, dim) in px.
         """
-        rows, _ = self._checked(theta.flatten(0, 1) if theta.dim() == 3 else theta, None)
-        size = check_size(size, self.dim)
-        return self._places(rows, size, align_corners)._replace(lead=tuple(theta.shape[:-1]))
+        many = theta.dim() == 3
+        rows, _ = self._checked(theta.flatten(0, 1) if many else theta, None)
+        places = self._places(rows, check_size(size, self.dim), align_corners)
+        return places._replace(lead=tuple(theta.shape[:2])) if many else places
 
     def _places(self, theta: Tensor, size: tuple[int, ...], align: bool) -> Places:
         # A row that is not finite is lost whole.
