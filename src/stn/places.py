@@ -7,7 +7,6 @@ import torch
 from torch import Tensor
 
 from . import coords, linalg
-from ._checks import is_traced
 
 MATRICES = ("affine", "projective")
 FIELDS = ("grid", "px", "flow", "flow_px")
@@ -59,18 +58,14 @@ def pixels_of(
     rows = len(size) + (kind == "projective")
     values = values.reshape(values.shape[0], rows, len(size) + 1)
     points = coords.target_points(size, align_corners, torch.float64, values.device)
-    if kind == "affine" and not (values.requires_grad or is_traced()):
-        shift = linalg.move_all(values.double(), points)  # of a row that is not finite: all lost
+    if kind == "affine":  # a row that is not finite loses all its points, its gradient stays zero
+        shift = linalg.move_all(values.double(), points)
         return coords.shifted_pixels(shift, size, input_size, align_corners)
     # A row that is not finite is lost whole, and kept out of the formulas: they would turn its
     # zero gradient into NaN.
     lost = ~values.isfinite().flatten(1).all(-1)[:, None, None]
     offset = values.masked_fill(lost, 0).double()
-    if kind == "affine":
-        shift = linalg.move_all(offset, points)
-    else:
-        shift = linalg.homogeneous_displacement(offset, points.unsqueeze(0))
-        front = linalg.in_front(offset, points.unsqueeze(0))
-        shift = torch.where(front.unsqueeze(-1), shift, torch.nan)
-    shift = shift.masked_fill(lost, torch.nan)
+    shift = linalg.homogeneous_displacement(offset, points.unsqueeze(0))
+    front = linalg.in_front(offset, points.unsqueeze(0))
+    shift = torch.where(front.unsqueeze(-1) & ~lost, shift, torch.nan)
     return coords.shifted_pixels(shift, size, input_size, align_corners)

@@ -282,9 +282,10 @@ def _slopes(
 ) -> Tensor:
     """d source px / d target px (B, [K,] *size, dim, dim), 1 along T where it is constant."""
     rows = widen(theta).flatten(0, -2)
-    # As in Transform.places: a row that is not finite would turn its zero gradient into NaN.
-    rows = rows.masked_fill(~rows.isfinite().all(-1, keepdim=True), 0)
     constant = isinstance(transform, LinearTransform)
+    if not (constant and transform.linear_in_theta):
+        # As in Transform.places: a row that is not finite would turn its zero gradient into NaN.
+        rows = rows.masked_fill(~rows.isfinite().all(-1, keepdim=True), 0)
     if constant:
         slopes = transform.offset(rows)[:, None, :, : transform.dim]
     else:
