@@ -65,8 +65,8 @@ def test_report_of_an_unfinished_run(tmp_path, digits):
     ("command", "message"),
     [
         ("train mnist-x", "unknown recipe 'mnist-x'; known are mnist-r, mnist-rts"),
-        ("train mnist-r --model vgg", "unknown model 'vgg'; known are fcn"),
-        ("train mnist-r --column best", "unknown column 'best'; known are quick"),
+        ("train mnist-r --model resnet", "unknown model 'resnet'; known are fcn"),
+        ("train mnist-r --column worst", "unknown column 'worst'; known are quick"),
         ("train mnist-r --epochs 0", "epochs must be at least one step"),
         ("train mnist-r --lr 0", "lr must be positive"),
         ("train mnist-r --threads 0", "threads must be at least 1"),

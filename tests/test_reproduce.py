@@ -18,6 +18,7 @@ from stn.recipes import (
     reproduce,
 )
 from stn.recipes.reproduce import result_path
+from stn.recipes.tables import best_table
 
 
 def result(recipe="mnist-r", model="fcn", seed=0, error=2.0, paper=2.1):
@@ -64,6 +65,16 @@ def test_markdown():
         "| fcn | 2.50 ± 6.35 (2.1) |  |",
         "| st-fcn-affine |  | 4.00 (2.1) |",
     ]
+
+
+def test_beaten_only_where_the_interval_is_below():
+    def verdict(*errors):
+        rows = [result("mnist-r", "st-vgg-similarity", i, e, 0.61) for i, e in enumerate(errors)]
+        return best_table(row | {"parameters": 1000} for row in rows).splitlines()[-1]
+
+    assert verdict(0.5).endswith("| 1 | 0.50 | 0.61 | one seed tells nothing |")
+    assert verdict(0.5, 0.5, 0.5).endswith("| 0.50 ± 0.00 | 0.61 | yes |")
+    assert verdict(0.5, 0.6, 0.7).endswith("| 0.60 ± 0.25 | 0.61 | no |")
 
 
 def test_fill_in(tmp_path):
@@ -116,7 +127,7 @@ def test_only_what_is_missing_is_run(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("command", "message"),
     [
-        ("reproduce cluttered --column best", "unknown column 'best'"),
+        ("reproduce cluttered --column worst", "unknown column 'worst'"),
         ("reproduce cluttered --seeds 0", "seeds must be at least 1"),
         ("reproduce cluttered", "stn data mnist"),
     ],

@@ -13,8 +13,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from stn.data import Split
 from stn.models import build_model
-from stn.recipes import run_experiment
+from stn.recipes import publish, read_experiment, run_experiment
 from stn.training import CheckpointError, Interrupted, TrainingConfig
 from stn.training.config import lr_factor, make_optimizer
 
@@ -131,6 +132,30 @@ def test_two_transformers_in_parallel_are_measured_one_by_one(tmp_path, splits):
     assert results["pose"]["after transformer 0 digit 0"]["centre_px"] == pytest.approx(
         before["centre_px"], rel=0.1
     )  # hardly trained, hardly moved
+
+
+def test_a_results_file_says_all_that_its_run_needs(tmp_path, splits):
+    first = run(tmp_path / "first", splits, model="st-fcn-tps")
+    publish(tmp_path / "first", tmp_path / "result.json")
+    again = run_experiment(
+        read_experiment(tmp_path / "result.json"), tmp_path / "again", splits, cpu=True
+    )
+    for name in ("test_error_percent", "held_out_error_percent", "pose"):
+        assert again[name] == first[name]
+    (tmp_path / "result.json").write_text('{"config": {"net": 1}}')
+    with pytest.raises(ValueError, match="is no results file of this version"):
+        read_experiment(tmp_path / "result.json")
+
+
+def test_volumes_are_measured_chunk_by_chunk(tmp_path, splits):
+    few = splits._replace(
+        train=Split(*(t[:40] for t in splits.train)),
+        held_out=Split(*(t[:8] for t in splits.held_out)),
+        test=Split(*(t[:24] for t in splits.test)),
+    )
+    results = run(tmp_path, few, recipe="mnist-volumes", steps=1, every=1, budget=400_000)
+    assert set(results["pose"]) == {"before", "after"}
+    assert 25 < results["pose"]["before"]["angle_deg"] < 60
 
 
 def test_a_finished_run_is_not_run_again(tmp_path, splits, monkeypatch):

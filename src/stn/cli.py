@@ -56,7 +56,7 @@ class Train:
     """Train a model by a recipe; the same command again continues where it stopped."""
 
     recipe: tyro.conf.Positional[str]
-    """One of `stn list`, such as mnist-tc."""
+    """One of `stn list`, such as mnist-tc; or a file of results/, whose run is done again."""
     model: str = "st-fcn-affine"
     """One of `stn list`."""
     column: str = "quick"
@@ -68,7 +68,7 @@ class Train:
     lr: float | None = None
     """Another learning rate than the recipe's."""
     out: Path | None = None
-    """Run folder; by default runs/RECIPE_MODEL_COLUMN_SEED."""
+    """Run folder; by default runs/RECIPE_MODEL_COLUMN_SEED, -again for a file."""
     device: Literal["auto", "cpu"] = "auto"
     """auto takes a GPU if there is one."""
     threads: int | None = None
@@ -78,18 +78,22 @@ class Train:
         import torch
 
         from .data import load_mnist, split_mnist
-        from .recipes import make_experiment, run_experiment
+        from .recipes import make_experiment, read_experiment, run_experiment
 
-        experiment = make_experiment(
-            self.recipe, self.model, self.column, self.seed, self.epochs, self.lr
-        )
+        again = self.recipe.endswith(".json")
+        if again:
+            experiment = read_experiment(Path(self.recipe)).changed(self.epochs, self.lr)
+        else:
+            experiment = make_experiment(
+                self.recipe, self.model, self.column, self.seed, self.epochs, self.lr
+            )
         if self.threads is not None:
             if self.threads < 1:
                 raise ValueError(f"threads must be at least 1, got {self.threads}")
             torch.set_num_threads(self.threads)
-        folder = self.out or Path("runs") / experiment.folder_name
+        folder = self.out or Path("runs") / (experiment.folder_name + "-again" * again)
         splits = split_mnist(load_mnist())
-        with _progress_bar(f"{self.recipe} {self.model}") as progress:
+        with _progress_bar(f"{experiment.recipe} {experiment.model}") as progress:
             run_experiment(experiment, folder, splits, cpu=self.device == "cpu", progress=progress)
         _print_errors([folder])
         print(f"the run is in {folder}; `stn report {folder}` draws it")
@@ -108,9 +112,8 @@ class Eval:
 
     def __call__(self) -> None:
         from .data import load_mnist, split_mnist
-        from .evaluation import error_percent
         from .models import load_model
-        from .recipes import frozen_digits
+        from .recipes import frozen_digits, measure
 
         if self.repeats < 1:
             raise ValueError(f"repeats must be at least 1, got {self.repeats}")
@@ -119,8 +122,7 @@ class Eval:
         splits = split_mnist(load_mnist())
         errors = []
         for repeat in range(self.repeats):
-            digits = frozen_digits(distortion, splits, self.split, repeat)
-            errors.append(error_percent(model, digits.images, digits.labels))
+            errors.append(measure(model, frozen_digits(distortion, splits, self.split, repeat))[0])
             print(f"{self.split} error, distortion {repeat}: {errors[-1]:.2f} %")
         if len(errors) > 1:
             print(f"mean: {sum(errors) / len(errors):.3f} %")
@@ -138,8 +140,8 @@ class Report:
     """Test digits per run."""
 
     def __call__(self) -> None:
-        from .data import load_mnist, split_mnist
-        from .models import load_model
+        from .data import joined, load_mnist, split_mnist
+        from .models import TENSORS, load_model, read_spec
         from .recipes import frozen_digits
         from .viz import RunView, collect_examples, draw_examples, mean_images, write_report
 
@@ -154,9 +156,11 @@ class Report:
         for folder in self.folders:
             config = _config(folder)
             name, examples, means = folder.resolve().name, None, (None, None)
-            if (folder / "model.safetensors").exists():
+            # Volumes, and several outputs for an image, are not drawn.
+            flat = "net" in config and len(read_spec(folder).shape) == 3
+            if flat and not config["model"].startswith("2x") and (folder / TENSORS).exists():
                 model = load_model(folder)
-                digits = frozen_digits(config["distortion"], splits, "test", 0)
+                digits = joined(frozen_digits(config["distortion"], splits, "test", 0))
                 examples = collect_examples(model, digits.images, digits.labels, self.examples)
                 means = mean_images(model, digits.images)
                 picture = output.with_name(f"{name}.png")
@@ -173,8 +177,10 @@ class Report:
 class Reproduce:
     """Run a table of the paper and write it down; kill it at any time and start it again."""
 
-    table: tyro.conf.Positional[Literal["table1", "cluttered", "addition", "colocalization", "all"]]
-    """table1: R, RTS, P, E by 8 models. cluttered: TC by 4. addition: 8 models."""
+    table: tyro.conf.Positional[
+        Literal["table1", "cluttered", "addition", "volumes", "colocalization", "all"]
+    ]
+    """table1: R, RTS, P, E by 8 models. cluttered: TC by 4. addition: 8. volumes: 2."""
     column: str = "quick"
     """One of `stn list`."""
     seeds: int = 1
@@ -216,6 +222,7 @@ class Reproduce:
             )
         rows = read_results(self.results, self.column)
         part = self.table if self.table in PARTS else "digits"
+        part = "best" if self.column == "best" else part
         print(PARTS[part](rows))
         for page in self.page:
             print(f"wrote {', '.join(fill_page(page, self.column, rows))} in {page}")

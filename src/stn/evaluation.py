@@ -5,7 +5,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from . import coords
+from . import coords, linalg
 from .transforms import Similarity, Transform
 
 
@@ -29,8 +29,9 @@ def error_percent(model: nn.Module, images: Tensor, labels: Tensor) -> float:
 class PoseSpread(NamedTuple):
     """Standard deviations over images of the pose of what the classifier sees.
 
-    angle_deg: of the digit's rotation. scale: of the log of its size. centre: of its place along an
-    axis, in output pixels, root mean square over x and y.
+    angle_deg: of the digit's rotation; in volumes of the angle to the mean rotation. scale: of the
+    log of its size. centre: of its place along an axis, in output pixels, root mean square over
+    the axes.
     """
 
     angle_deg: float
@@ -41,7 +42,7 @@ class PoseSpread(NamedTuple):
 @torch.no_grad()
 def pose_spread(
     pose: Tensor,
-    size: tuple[int, int],
+    size: tuple[int, ...],
     transform: Transform | None = None,
     theta: Tensor | None = None,
     batch_size: int = 1000,
@@ -52,11 +53,16 @@ def pose_spread(
     the digit's own frame is fitted by a similarity.
 
     Args:
-        pose: (N, 4), true (angle in rad, scale, x, y of the centre, normalised) of each digit.
-        size: (H, W) of the images, and of the output.
+        pose: true pose of each digit: (N, 4), angle in rad, scale, centre (x, y) normalised; in
+            volumes (N, 7), with a rotation vector and (x, y, z).
+        size: (H, W) or (D, H, W) of the images, and of the output.
         transform, theta: of the warps, theta (N, P).
     """
-    points = coords.target_points(size, dtype=torch.float64, device=pose.device)
+    dim = len(size)
+    # In three dimensions the maps are affine: a few points tell all of them.
+    points = coords.target_points(
+        size if dim == 2 else (5,) * dim, dtype=torch.float64, device=pose.device
+    )
     rows = torch.zeros(len(pose), 0) if theta is None else theta.double()
     fitted = []
     for own_theta, true in zip(
@@ -66,17 +72,21 @@ def pose_spread(
         if transform is not None:
             source = transform.map_points(own_theta, points)
         # The digit stands at centre + s R(angle) u, u in its own frame.
-        angle, scale, centre = true[:, 0], true[:, 1], true[:, 2:]
-        cos, sin = angle.cos()[:, None], angle.sin()[:, None]
-        x, y = (source - centre.unsqueeze(1)).unbind(-1)
-        own = torch.stack([cos * x + sin * y, cos * y - sin * x], -1) / scale[:, None, None]
+        angle, scale, centre = true[:, : -dim - 1], true[:, -dim - 1], true[:, -dim:]
+        offset = source - centre.unsqueeze(1)
+        own = offset + offset @ linalg.rotation_minus_identity(angle)
         # Target and source swapped: from the digit's frame to the output.
-        fitted.append(Similarity().fit(own, points))
-    log_scale, angle, x, y = torch.cat(fitted).unbind(-1)
-    direction = torch.polar(torch.ones_like(angle), angle)
-    residual = (direction / direction.mean()).angle()
-    half = torch.tensor([size[1] / 2, size[0] / 2], dtype=torch.float64)
-    centre_px = (x.var() * half[0] ** 2 + y.var() * half[1] ** 2).div(2).sqrt()
+        fitted.append(Similarity(dim).fit(own / scale[:, None, None], points))
+    theta = torch.cat(fitted)
+    log_scale, angle, centre = theta[:, 0], theta[:, 1:-dim], theta[:, -dim:]
+    turned = linalg.rotation_minus_identity(angle) + torch.eye(dim).to(angle)
+    u, _, vh = torch.linalg.svd(turned.mean(0))
+    # |R - M|^2 = 8 sin^2(angle between them / 2), in two dimensions and in three.
+    apart = (turned - u @ vh).flatten(1).norm(dim=-1) / 8**0.5
+    residual = 2 * apart.clamp(max=1).asin()
+    half = torch.tensor(size[::-1]).to(centre) / 2
     return PoseSpread(
-        residual.square().mean().sqrt().rad2deg().item(), log_scale.std().item(), centre_px.item()
+        residual.square().mean().sqrt().rad2deg().item(),
+        log_scale.std().item(),
+        (centre * half).var(0).mean().sqrt().item(),
     )

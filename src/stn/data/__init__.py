@@ -10,6 +10,7 @@ from .digits import (
     Splits,
     frozen_chunks,
     frozen_set,
+    joined,
     split_mnist,
     task_named,
 )
@@ -38,6 +39,7 @@ __all__ = [
     "frozen_chunks",
     "frozen_set",
     "iou",
+    "joined",
     "load_mnist",
     "split_mnist",
     "task_named",

@@ -2,7 +2,7 @@
 
 import hashlib
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import NamedTuple
 
 import torch
@@ -163,7 +163,12 @@ def frozen_set(
     Raises:
         ValueError: an unknown task, shapes that do not fit, or clutter without clutter_pool.
     """
-    parts = list(frozen_chunks(images, labels, task, seed, repeat, clutter_pool))
+    return joined(frozen_chunks(images, labels, task, seed, repeat, clutter_pool))
+
+
+def joined(chunks: Iterable[FrozenSet]) -> FrozenSet:
+    """Chunks, at least one, as one set."""
+    parts = list(chunks)
     fields = zip(*(part.pose for part in parts), strict=True)
     return FrozenSet(
         torch.cat([part.images for part in parts]),

@@ -1,4 +1,4 @@
-"""The paper's base classifiers, sized by a parameter budget."""
+"""The paper's base classifiers, and a modern one, sized by a parameter budget."""
 
 from collections.abc import Callable
 
@@ -45,6 +45,22 @@ def cnn(shape: tuple[int, int, int], classes: int, width: int, batch_norm: bool)
         nn.MaxPool2d(2, ceil_mode=True),
         nn.Flatten(),
         nn.Linear(width * height * wide, classes),
+    )
+
+
+def vgg(shape: tuple[int, int, int], classes: int, width: int, batch_norm: bool) -> nn.Sequential:
+    """(conv 3x3 twice - maxpool 2) twice - conv 3x3 - mean - fc; width, 2 and 4 x width filters."""
+    layers: list[nn.Module] = []
+    channels = shape[0]
+    for number, filters in enumerate((width, width, 2 * width, 2 * width, 4 * width)):
+        layers.append(nn.Conv2d(channels, filters, 3, padding=1, bias=not batch_norm))
+        layers += [nn.BatchNorm2d(filters)] * batch_norm
+        layers.append(nn.ReLU())
+        if number in (1, 3):
+            layers.append(nn.MaxPool2d(2))
+        channels = filters
+    return nn.Sequential(
+        *layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(channels, classes)
     )
 
 

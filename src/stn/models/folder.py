@@ -4,12 +4,14 @@ import json
 from dataclasses import fields
 from pathlib import Path
 
-from torch import Tensor, nn
+from torch import Tensor
 
-from .stn2015 import NetSpec, build_model
+from .stn2015 import NetSpec, Network, build_model
+
+TENSORS = "model.safetensors"
 
 
-def load_model(folder: str | Path) -> nn.Module:
+def load_model(folder: str | Path) -> Network:
     """The network of a run or of a published model, in eval mode.
 
     It takes float images in [0, 1] on the canvas of its training and returns logits. Nothing is
@@ -24,7 +26,7 @@ def load_model(folder: str | Path) -> nn.Module:
     """
     folder = Path(folder)
     model = build_model(read_spec(folder))
-    state = read_tensors(folder / "model.safetensors")
+    state = read_tensors(folder / TENSORS)
     try:
         model.load_state_dict(state)
     except RuntimeError as error:
@@ -57,7 +59,7 @@ def read_spec(folder: Path) -> NetSpec:
         net = read_config(folder)["net"]
         known = {field.name for field in fields(NetSpec)}
         values = {name: value for name, value in net.items() if name in known}
-        return NetSpec(**{**values, "shape": tuple(values["shape"])})
+        return NetSpec(**values)
     except (KeyError, TypeError, AttributeError) as error:
         raise ValueError(
             f'{folder / "config.json"} has no network under "net": {type(error).__name__} {error}'

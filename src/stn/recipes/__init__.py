@@ -1,7 +1,7 @@
 """Experiments as functions, and how they are run."""
 
-from .catalog import COLUMNS, RECIPES, make_experiment
-from .digits import PAPER, Digits, frozen_digits
+from .catalog import COLUMNS, RECIPES, make_experiment, read_experiment
+from .digits import PAPER, Digits, frozen_digits, measure
 from .experiment import Experiment, commit, run_experiment
 from .reproduce import TABLES, publish, queue_of, read_results, reproduce
 from .tables import PARTS, error_table, fill_in, fill_page, mean_and_interval
@@ -21,8 +21,10 @@ __all__ = [
     "frozen_digits",
     "make_experiment",
     "mean_and_interval",
+    "measure",
     "publish",
     "queue_of",
+    "read_experiment",
     "read_results",
     "reproduce",
     "run_experiment",

@@ -1,13 +1,30 @@
 """All recipes by name. A recipe is a function (model, column, seed) -> Experiment."""
 
+import json
 from collections.abc import Callable
+from pathlib import Path
 
-from ..models import MODELS
-from .colocalization import COLOCALIZER, mnist_colocalization, mnist_colocalization_cluttered
-from .digits import mnist_addition, mnist_e, mnist_p, mnist_r, mnist_rts, mnist_tc
+from ..models import MODELS, NetSpec
+from ..training import TrainingConfig
+from .colocalization import (
+    COLOCALIZER,
+    Colocalization,
+    mnist_colocalization,
+    mnist_colocalization_cluttered,
+)
+from .digits import (
+    Digits,
+    mnist_addition,
+    mnist_e,
+    mnist_p,
+    mnist_r,
+    mnist_rts,
+    mnist_tc,
+    mnist_volumes,
+)
 from .experiment import Experiment
 
-COLUMNS = ("quick", "faithful")
+COLUMNS = ("quick", "faithful", "best")
 RECIPES: dict[str, Callable[[str, str, int], Experiment]] = {
     "mnist-r": mnist_r,
     "mnist-rts": mnist_rts,
@@ -15,6 +32,7 @@ RECIPES: dict[str, Callable[[str, str, int], Experiment]] = {
     "mnist-e": mnist_e,
     "mnist-tc": mnist_tc,
     "mnist-addition": mnist_addition,
+    "mnist-volumes": mnist_volumes,
     "mnist-colocalization": mnist_colocalization,
     "mnist-colocalization-cluttered": mnist_colocalization_cluttered,
 }
@@ -41,3 +59,29 @@ def make_experiment(
         if value not in known:
             raise ValueError(f"unknown {what} {value!r}; known are {', '.join(known)}")
     return RECIPES[recipe](model, column, seed).changed(epochs, lr)
+
+
+def read_experiment(path: Path) -> Experiment:
+    """The experiment of a results file, to be run again.
+
+    Raises:
+        ValueError: the file is not one.
+    """
+    nested = {
+        "net": NetSpec,
+        "encoder": NetSpec,
+        "training": TrainingConfig,
+        "encoder_training": TrainingConfig,
+    }
+    try:
+        config = json.loads(path.read_text())["config"]
+        values = {
+            name: nested[name](**value) if name in nested else value
+            for name, value in config.items()
+        }
+        return (Colocalization if "cluttered" in values else Digits)(**values)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ValueError(
+            f"{path} is no results file of this version ({type(error).__name__}: {error}); those "
+            "under results/ are"
+        ) from None

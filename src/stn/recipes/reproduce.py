@@ -12,7 +12,7 @@ from .._checks import check_choice
 from ..training import write_json
 from .catalog import make_experiment
 from .colocalization import COLOCALIZER
-from .digits import PAPER
+from .digits import BEST, PAPER
 from .experiment import Experiment, Progress
 
 # Models by the time they take: a table fills from its cheap end.
@@ -20,6 +20,7 @@ ORDER = (
     "fcn", "st-fcn-affine", "st-fcn-projective", "st-fcn-tps",
     "2xst-fcn-affine", "2xst-fcn-projective", "2xst-fcn-tps",
     "cnn", "st-cnn-affine", "st-cnn-projective", "st-cnn-tps", COLOCALIZER,
+    *dict.fromkeys(BEST.values()),
 )  # fmt: skip
 TABLES = {
     "table1": [
@@ -30,6 +31,7 @@ TABLES = {
     ],
     "cluttered": [("mnist-tc", model) for model in ORDER if model in PAPER["tc"]],
     "addition": [("mnist-addition", model) for model in ORDER if model in PAPER["addition"]],
+    "volumes": [("mnist-volumes", model) for model in ("fcn", "st-fcn-affine")],
     "colocalization": [
         ("mnist-colocalization", COLOCALIZER),
         ("mnist-colocalization-cluttered", COLOCALIZER),
@@ -41,12 +43,19 @@ TABLES["all"] = sorted(
 
 
 def queue_of(table: str, column: str, seeds: int) -> list[Experiment]:
-    """All runs of a table, one seed of every cell before the second of any."""
+    """All runs of a table, one seed of every cell before the second of any.
+
+    The best column has one network for each set that the table is about.
+    """
     check_choice(table, tuple(TABLES), "table")
+    cells = TABLES[table]
+    if column == "best":
+        names = dict.fromkeys(recipe.removeprefix("mnist-") for recipe, _ in cells)
+        cells = [(f"mnist-{name}", BEST[name]) for name in names if name in BEST]
     return [
         make_experiment(recipe, model, column, seed)
         for seed in range(seeds)
-        for recipe, model in TABLES[table]
+        for recipe, model in cells
     ]
 
 

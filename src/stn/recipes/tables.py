@@ -7,7 +7,7 @@ from statistics import mean, stdev
 
 from ..training import write_atomically
 from .colocalization import COLOCALIZER
-from .digits import PAPER
+from .digits import BEST
 from .reproduce import ORDER
 
 # 97.5 % quantiles of Student's t for 1, 2, … degrees of freedom.
@@ -35,6 +35,33 @@ def error_table(rows: Iterable[dict], names: Sequence[str]) -> str:
         ["model", *(name.upper() if len(name) < 4 else name for name in names)],
         [[model, *row] for model, row in zip(models, shown, strict=True)],
     )
+
+
+def best_table(rows: Iterable[dict]) -> str:
+    """Best networks: error, the best published one, and whether the whole interval is below it."""
+    lines = []
+    rows = list(rows)
+    for name, model in BEST.items():
+        own = [row for row in rows if (row["recipe"], row["model"]) == (f"mnist-{name}", model)]
+        if not own:
+            continue
+        centre, half = mean_and_interval([row["test_error_percent"] for row in own])
+        published = own[0]["paper_error_percent"]
+        beaten = half is not None and centre + half < published
+        spread = "" if half is None else f" ± {half:.2f}"
+        lines.append(
+            [
+                name.upper() if len(name) < 4 else name,
+                model,
+                f"{own[0]['parameters']:,}",
+                str(len(own)),
+                f"{centre:.2f}{spread}",
+                f"{published:.2f}",
+                "yes" if beaten else "no" if half is not None else "one seed tells nothing",
+            ]
+        )
+    head = ["set", "model", "parameters", "seeds", "error, %", "best published", "beaten"]
+    return _table(head, lines, words=2)
 
 
 def pose_table(rows: Iterable[dict]) -> str:
@@ -91,11 +118,13 @@ def cost_table(rows: Sequence[dict]) -> str:
     return _table(["recipe", "runs", "core-hours"], lines)
 
 
-DIGITS = tuple(name for name in PAPER if name != "addition")
+DIGITS = ("r", "rts", "p", "e", "tc")
 PARTS: dict[str, Callable[[list[dict]], str]] = {
     "digits": lambda rows: error_table(rows, DIGITS),
     "addition": lambda rows: error_table(rows, ("addition",)),
     "addition-parts": part_table,
+    "volumes": lambda rows: error_table(rows, ("volumes",)),
+    "best": best_table,
     "colocalization": colocalization_table,
     "pose": pose_table,
     "cost": cost_table,

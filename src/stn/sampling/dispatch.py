@@ -97,7 +97,8 @@ def _transforms() -> tuple[bool, bool]:
     if torch.compiler.is_compiling():
         return False, False
     functorch = torch._C._functorch  # pyright: ignore[reportAttributeAccessIssue]
-    stack = functorch.get_interpreter_stack() or ()
-    kinds = [layer.key() for layer in stack]
-    forward = functorch.TransformType.Jvp in kinds
-    return bool(kinds), forward or torch.autograd.forward_ad._current_level >= 0
+    forward = torch.autograd.forward_ad._current_level >= 0
+    stack = functorch.get_interpreter_stack()
+    if not stack:
+        return False, forward
+    return True, forward or any(layer.key() == functorch.TransformType.Jvp for layer in stack)

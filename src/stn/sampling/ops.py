@@ -56,10 +56,11 @@ def layout_of(input: Tensor) -> torch.memory_format:
     return torch.contiguous_format
 
 
-def new_output(input: Tensor, places: Tensor, size: tuple[int, ...]) -> Tensor:
-    """An empty (R, C, *size), laid out as the images."""
+def new_output(
+    input: Tensor, places: Tensor, size: tuple[int, ...], layout: torch.memory_format
+) -> Tensor:
+    """An empty (R, C, *size)."""
     shape = (places.shape[0], input.shape[1], *size)
-    layout = layout_of(input)
     if layout == torch.contiguous_format:
         return input.new_empty(shape)
     return torch.empty(shape, dtype=input.dtype, device=input.device, memory_format=layout)
@@ -82,9 +83,10 @@ def new_gradients(
 
 
 def _run(input, places, size, kind, *options):
-    out = new_output(input, places, size)
+    layout = layout_of(input)
+    out = new_output(input, places, size, layout)
     if out.numel():
-        image = input.contiguous(memory_format=layout_of(input))
+        image = input.contiguous(memory_format=layout)
         kernels = KERNELS[input.device.type]
         kernels.forward(image, _readable(places, kind), out, size, kind, *options)
     return out
@@ -182,7 +184,7 @@ for _device in KERNELS:
 
 @torch.library.register_fake("stn::sample", lib=LIBRARY)
 def _(input, places, size, *options):
-    return new_output(input, places, size)
+    return new_output(input, places, size, layout_of(input))
 
 
 @torch.library.register_fake("stn::sample_backward", lib=LIBRARY)
