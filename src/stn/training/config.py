@@ -10,6 +10,7 @@ from ..nn import param_groups
 
 OPTIMIZERS = ("adamw", "sgd")
 SCHEDULES = ("one-cycle", "thirds", "constant")
+PRECISIONS = ("float32", "bfloat16")
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,7 @@ class TrainingConfig:
         clip_norm: largest gradient norm, 0 for none.
         evaluate_every: steps between two looks at the held-out images, each also a checkpoint.
         seed: of the weights and of the order and distortion of the images.
+        precision: "bfloat16" trains under autocast; what is measured is always in float32.
     """
 
     steps: int
@@ -44,10 +46,12 @@ class TrainingConfig:
     clip_norm: float = 5.0
     evaluate_every: int = 500
     seed: int = 0
+    precision: str = "float32"
 
     def __post_init__(self):
         check_choice(self.optimizer, OPTIMIZERS, "optimizer")
         check_choice(self.schedule, SCHEDULES, "schedule")
+        check_choice(self.precision, PRECISIONS, "precision")
         for name in ("steps", "batch_size", "evaluate_every"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")

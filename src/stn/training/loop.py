@@ -70,6 +70,7 @@ def train(
     from accelerate import Accelerator
 
     accelerator = Accelerator(cpu=cpu)
+    half = config.precision == "bfloat16"
     model, optimizer = accelerator.prepare(model, make_optimizer(model, config))
     inner = accelerator.unwrap_model(model)
     images, labels = (tensor.to(accelerator.device) for tensor in held_out)
@@ -88,7 +89,9 @@ def train(
                 group["lr"] = group["peak"] * lr_factor(config, step)
             shard = step * accelerator.num_processes + accelerator.process_index
             x, y = (tensor.to(accelerator.device) for tensor in batches(shard))
-            loss = F.cross_entropy(model(x), y)
+            with torch.autocast(accelerator.device.type, torch.bfloat16, enabled=half):
+                logits = model(x)
+            loss = F.cross_entropy(logits.float(), y)
             optimizer.zero_grad()
             accelerator.backward(loss)
             if config.clip_norm:
