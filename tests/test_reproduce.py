@@ -2,11 +2,14 @@
 
 import json
 import statistics
+from pathlib import Path
 
 import pytest
 import scipy.stats
+import torch
 
 from stn.cli import main
+from stn.models import build_model
 from stn.recipes import (
     TABLES,
     error_table,
@@ -14,6 +17,7 @@ from stn.recipes import (
     fill_page,
     mean_and_interval,
     queue_of,
+    read_experiment,
     read_results,
     reproduce,
 )
@@ -36,6 +40,17 @@ def test_table_one_has_all_cells():
     assert len(set(TABLES["cluttered"])) == 4
     assert len(set(TABLES["addition"])) == 8
     assert set(TABLES["all"]) == {cell for cells in TABLES.values() for cell in cells}
+
+
+def test_ablations_change_what_they_say():
+    plain, *others = queue_of("ablations", "quick", 1)
+    assert len({experiment.folder_name for experiment in (plain, *others)}) == 1 + len(others)
+    assert {experiment.column for experiment in others} == {"ablation"}
+    for experiment in others:
+        assert (experiment.net, experiment.training) != (plain.net, plain.training)
+        x = torch.rand(2, 1, 42, 42)
+        torch.manual_seed(0)
+        assert build_model(experiment.net)(x).shape == (2, 10)
 
 
 def test_one_seed_everywhere_before_the_second_anywhere():
@@ -101,14 +116,14 @@ def test_only_what_is_missing_is_run(tmp_path, monkeypatch):
 
     def pretend(words, **_):
         folder = words[words.index("--out") + 1]
-        asked.append(words[words.index("--model") + 1])
+        asked.append(read_experiment(Path(words[words.index("train") + 1])).model)
         done = Done()
         if asked[-1] == "cnn":
             done.returncode = 2
             return done
         row = result("mnist-tc", asked[-1])
         for name, value in (("results.json", row), ("config.json", {"model": asked[-1]})):
-            (runs.__class__(folder) / name).write_text(json.dumps(value))
+            (Path(folder) / name).write_text(json.dumps(value))
         return done
 
     monkeypatch.setattr("subprocess.run", pretend)

@@ -178,9 +178,10 @@ class Reproduce:
     """Run a table of the paper and write it down; kill it at any time and start it again."""
 
     table: tyro.conf.Positional[
-        Literal["table1", "cluttered", "addition", "volumes", "colocalization", "all"]
+        Literal["table1", "cluttered", "addition", "volumes", "colocalization", "all", "ablations"]
     ]
-    """table1: R, RTS, P, E by 8 models. cluttered: TC by 4. addition: 8. volumes: 2."""
+    """table1: R, RTS, P, E by 8 models. cluttered: TC by 4. addition: 8. volumes: 2. ablations: of
+    st-fcn-affine on RTS, quick."""
     column: str = "quick"
     """One of `stn list`."""
     seeds: int = 1
@@ -220,12 +221,13 @@ class Reproduce:
                 progress,
                 self.budget_s,
             )
-        rows = read_results(self.results, self.column)
+        column = experiments[0].column
+        rows = read_results(self.results, column)
         part = self.table if self.table in PARTS else "digits"
-        part = "best" if self.column == "best" else part
+        part = "best" if column == "best" else part
         print(PARTS[part](rows))
         for page in self.page:
-            print(f"wrote {', '.join(fill_page(page, self.column, rows))} in {page}")
+            print(f"wrote {', '.join(fill_page(page, column, rows))} in {page}")
         if failed:
             names = ", ".join(experiment.folder_name for experiment in failed)
             raise ValueError(f"failed: {names}; their log.txt stand in {self.runs}")

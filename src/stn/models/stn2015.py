@@ -10,8 +10,15 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 
 from .. import transforms
-from ..nn import ConvLocalization, DenseLocalization, ParallelTransformers, SpatialTransformer
-from ..nn.transformer import Transformer
+from ..nn import (
+    Cascade,
+    ConvLocalization,
+    DenseLocalization,
+    ParallelTransformers,
+    SpatialTransformer,
+)
+from ..nn.transformer import ThetaHead, Transformer
+from ..sampling.kernels import Mode
 from .classifiers import cnn, count_parameters, fcn, vgg, widest
 
 FAMILIES = {
@@ -30,6 +37,7 @@ MODELS = (
 # The paper asks for 32-64 filters; more only cost time.
 WIDEST = {"fcn": 1024, "cnn": 64, "vgg": 32}
 VOLUME_POOL = 4  # before the localization of volumes
+MEAN, DEVIATION = 0.1307, 0.3081  # of MNIST's pixels
 
 
 @dataclass(frozen=True)
@@ -46,7 +54,10 @@ class NetSpec:
         batch_norm: in the classifier.
         localization_batch_norm: in the localization network.
         size: (H, W) or (D, H, W) of the transformer's output; None for the images' own.
-        antialias: in the transformer.
+        steps: transformers in series, `Cascade`, that correct each other; of `st-` nets.
+        antialias, mode, padding_mode: of the transformer.
+        random_start: theta from a random layer, not from the identity.
+        normalize: images to zero mean and unit variance before all else: black is no longer 0.
     """
 
     name: str
@@ -57,7 +68,12 @@ class NetSpec:
     batch_norm: bool = True
     localization_batch_norm: bool = False
     size: tuple[int, ...] | None = None
+    steps: int = 1
     antialias: bool = False
+    mode: Mode = "bilinear"
+    padding_mode: str = "zeros"
+    random_start: bool = False
+    normalize: bool = False
 
     def __post_init__(self):
         for name in ("shape", "size"):  # lists in JSON
@@ -82,13 +98,22 @@ class Network(nn.Module):
     The outputs of parallel transformers, and the depth of volumes, become channels.
     """
 
-    def __init__(self, transformer: Transformer | None, pool: nn.Module, classifier: nn.Module):
+    def __init__(
+        self,
+        transformer: Transformer | None,
+        pool: nn.Module,
+        classifier: nn.Module,
+        normalize: bool = False,
+    ):
         super().__init__()
         self.transformer = transformer
         self.pool = pool
         self.classifier = classifier
+        self.normalize = normalize
 
     def forward(self, x: Tensor) -> Tensor:
+        if self.normalize:
+            x = (x - MEAN) / DEVIATION
         if self.transformer is not None:
             x = self.transformer(x)
         return self.classifier(self.pool(x.flatten(1, -3)))
@@ -107,23 +132,28 @@ def build_model(spec: NetSpec) -> Network:
     flat = DepthMean(seen[0]) if len(seen) == 3 else nn.Identity()
     if spec.name in BASES:
         classifier = _classifier(spec, (channels, canvas[-2], canvas[-1]), spec.budget)
-        return Network(None, flat, classifier)
+        return Network(None, flat, classifier, spec.normalize)
     prefix, base, family = spec.name.split("-")
     num = TRANSFORMERS[prefix]
     transform = FAMILIES[family](len(canvas))
     localizations = [_localization(base, spec) for _ in range(num)]
-    if num == 1:
-        transformer = SpatialTransformer(
-            localizations[0], transform, spec.size, antialias=spec.antialias
-        )
+    if spec.steps > 1:
+        transformer = Cascade(localizations[0], transform, spec.steps, spec.size)
+    elif num == 1:
+        transformer = SpatialTransformer(localizations[0], transform, spec.size)
     else:
-        transformer = ParallelTransformers(
-            localizations, transform, num, spec.size, antialias=spec.antialias
-        )
+        transformer = ParallelTransformers(localizations, transform, num, spec.size)
+    transformer.antialias = spec.antialias
+    transformer.mode, transformer.padding_mode = spec.mode, spec.padding_mode
+    if spec.random_start:
+        for module in transformer.modules():
+            if isinstance(module, ThetaHead):
+                module.reset_parameters()
     height, width = (n // spec.pool for n in seen[-2:])
     pool = nn.Sequential(flat, nn.AvgPool2d(spec.pool)) if spec.pool > 1 else flat
     left = spec.budget - count_parameters(transformer)
-    return Network(transformer, pool, _classifier(spec, (num * channels, height, width), left))
+    classifier = _classifier(spec, (num * channels, height, width), left)
+    return Network(transformer, pool, classifier, spec.normalize)
 
 
 def _localization(base: str, spec: NetSpec) -> nn.Module:

@@ -62,7 +62,7 @@ def make_experiment(
 
 
 def read_experiment(path: Path) -> Experiment:
-    """The experiment of a results file, to be run again.
+    """The experiment of a results file or of a run's config.json, to be run again.
 
     Raises:
         ValueError: the file is not one.
@@ -74,13 +74,14 @@ def read_experiment(path: Path) -> Experiment:
         "encoder_training": TrainingConfig,
     }
     try:
-        config = json.loads(path.read_text())["config"]
+        found = json.loads(path.read_text())
+        config = found.get("config", found)
         values = {
             name: nested[name](**value) if name in nested else value
             for name, value in config.items()
         }
         return (Colocalization if "cluttered" in values else Digits)(**values)
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, AttributeError, TypeError) as error:
         raise ValueError(
             f"{path} is no results file of this version ({type(error).__name__}: {error}); those "
             "under results/ are"

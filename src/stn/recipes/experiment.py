@@ -29,13 +29,16 @@ class Experiment:
         recipe: name of the recipe that made it.
         model: name of the network.
         column: "quick", minutes on two cores, or "faithful", the paper's.
-        paper_error_percent: the paper's figure for this cell, None where it has none.
+        paper_error_percent: the paper's figure for this cell, None where it has none; in the best
+            column the best published one.
+        variant: what is changed of the recipe, in a word; "" for nothing.
     """
 
     recipe: str
     model: str
     column: str
     paper_error_percent: float | None = None
+    variant: str = ""
 
     @property
     def run_seed(self) -> int:
@@ -43,7 +46,8 @@ class Experiment:
 
     @property
     def folder_name(self) -> str:
-        return f"{self.recipe}_{self.model}_{self.column}_{self.run_seed}"
+        variant = f"-{self.variant}" * bool(self.variant)
+        return f"{self.recipe}{variant}_{self.model}_{self.column}_{self.run_seed}"
 
     def changed(self, epochs: float | None, lr: float | None) -> "Experiment":
         """The same with another length or learning rate.
@@ -89,8 +93,7 @@ def run_experiment(
     Raises:
         ValueError: the folder holds another experiment.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    _claim(folder, experiment)
+    claim(folder, experiment)
     finished = folder / "results.json"
     if finished.exists():
         return json.loads(finished.read_text())
@@ -100,6 +103,7 @@ def run_experiment(
     results = {
         "recipe": experiment.recipe,
         "model": experiment.model,
+        "variant": experiment.variant,
         "column": experiment.column,
         "seed": experiment.run_seed,
         "paper_error_percent": experiment.paper_error_percent,
@@ -115,8 +119,13 @@ def run_experiment(
     return results
 
 
-def _claim(folder: Path, experiment: Experiment) -> None:
-    """Write config.json, or make sure that the one there says the same."""
+def claim(folder: Path, experiment: Experiment) -> None:
+    """Write config.json, or make sure that the one there says the same.
+
+    Raises:
+        ValueError: it says something else, or cannot be read.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
     config = json.loads(json.dumps(asdict(experiment)))
     path = folder / "config.json"
     if not path.exists():

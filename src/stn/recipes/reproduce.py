@@ -10,10 +10,11 @@ from pathlib import Path
 
 from .._checks import check_choice
 from ..training import write_json
+from .ablations import ABLATIONS, ablation
 from .catalog import make_experiment
 from .colocalization import COLOCALIZER
 from .digits import BEST, PAPER
-from .experiment import Experiment, Progress
+from .experiment import Experiment, Progress, claim
 
 # Models by the time they take: a table fills from its cheap end.
 ORDER = (
@@ -45,9 +46,12 @@ TABLES["all"] = sorted(
 def queue_of(table: str, column: str, seeds: int) -> list[Experiment]:
     """All runs of a table, one seed of every cell before the second of any.
 
-    The best column has one network for each set that the table is about.
+    The best column has one network for each set that the table is about; ablations have a
+    column of their own.
     """
-    check_choice(table, tuple(TABLES), "table")
+    check_choice(table, (*TABLES, "ablations"), "table")
+    if table == "ablations":
+        return [ablation(variant, seed) for seed in range(seeds) for variant in ABLATIONS]
     cells = TABLES[table]
     if column == "best":
         names = dict.fromkeys(recipe.removeprefix("mnist-") for recipe, _ in cells)
@@ -86,12 +90,14 @@ def reproduce(
     def run(experiment: Experiment) -> bool:
         folder = runs / experiment.folder_name
         folder.mkdir(parents=True, exist_ok=True)
-        words = [
-            *("train", experiment.recipe, "--model", experiment.model),
-            *("--column", experiment.column, "--seed", str(experiment.run_seed)),
-            *("--out", str(folder), "--device", device, "--threads", str(threads)),
-        ]
+        options = ("--out", str(folder), "--device", device, "--threads", str(threads))
         with (folder / "log.txt").open("ab") as log:
+            try:
+                claim(folder, experiment)
+            except ValueError as error:
+                log.write(f"{error}\n".encode())
+                return False
+            words = ("train", str(folder / "config.json"), *options)
             done = subprocess.run(
                 [sys.executable, "-m", "stn.cli", *words], stdout=log, stderr=subprocess.STDOUT
             )

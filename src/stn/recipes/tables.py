@@ -6,6 +6,7 @@ from pathlib import Path
 from statistics import mean, stdev
 
 from ..training import write_atomically
+from .ablations import ABLATIONS
 from .colocalization import COLOCALIZER
 from .digits import BEST
 from .reproduce import ORDER
@@ -81,6 +82,28 @@ def pose_table(rows: Iterable[dict]) -> str:
     return _table(["set", "model", "angle, °", "log scale", "centre, px"], lines, words=2)
 
 
+def ablation_table(rows: Iterable[dict]) -> str:
+    """One changed choice a line: error, and the spread of the pose that is left; first seed's."""
+    lines = []
+    rows = list(rows)
+    for variant, (text, _, _) in ABLATIONS.items():
+        own = [row for row in rows if row["variant"] == variant]
+        if not own:
+            continue
+        centre, half = mean_and_interval([row["test_error_percent"] for row in own])
+        pose = min(own, key=lambda row: row["seed"])["pose"]
+        pose = pose.get("after", pose["before"])
+        lines.append(
+            [
+                text,
+                f"{centre:.2f}" + ("" if half is None else f" ± {half:.2f}"),
+                f"{pose['angle_deg']:.0f}",
+                f"{pose['centre_px']:.1f}",
+            ]
+        )
+    return _table(["changed", "error, %", "angle, °", "centre, px"], lines)
+
+
 def part_table(rows: Iterable[dict]) -> str:
     """Addition: what each transformer does to each digit's place; first seeds."""
     lines = []
@@ -125,6 +148,7 @@ PARTS: dict[str, Callable[[list[dict]], str]] = {
     "addition-parts": part_table,
     "volumes": lambda rows: error_table(rows, ("volumes",)),
     "best": best_table,
+    "ablations": ablation_table,
     "colocalization": colocalization_table,
     "pose": pose_table,
     "cost": cost_table,

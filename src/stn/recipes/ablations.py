@@ -1,0 +1,65 @@
+"""What matters in a spatial transformer net: one choice changed at a time."""
+
+from dataclasses import replace
+
+from .digits import Digits, mnist_rts
+
+# Variant: (what it says in the table, changes of the network, changes of the training).
+ABLATIONS: dict[str, tuple[str, dict, dict]] = {
+    "plain": ("identity start, zeros outside, localization at the full rate", {}, {}),
+    "random-start": ("theta starts from a random layer", {"random_start": True}, {}),
+    "slow": ("localization learns at 0.1 of the rate", {}, {"localization_lr_factor": 0.1}),
+    "slower": ("at 0.01 of the rate", {}, {"localization_lr_factor": 0.01}),
+    "normalized": ("images normalised first: zeros are no background", {"normalize": True}, {}),
+    "border": (
+        "normalised, the border continued outside",
+        {"normalize": True, "padding_mode": "border"},
+        {},
+    ),
+    "half-size": (
+        "samples 21 x 21 px, no average pooling after it",
+        {"size": (21, 21), "pool": 1},
+        {},
+    ),
+    "antialias": (
+        "the same, antialiased",
+        {"size": (21, 21), "pool": 1, "antialias": True},
+        {},
+    ),
+    "bicubic": ("bicubic kernel", {"mode": "bicubic"}, {}),
+    "norm": ("batch norm in the localization", {"localization_batch_norm": True}, {}),
+    "cascade": ("two affine transformers in series", {"steps": 2}, {}),
+    "attention": ("scale and shift only", {"name": "st-fcn-attention"}, {}),
+    "similarity": ("similarity", {"name": "st-fcn-similarity"}, {}),
+    "similarity-norm": (
+        "similarity, batch norm in the localization",
+        {"name": "st-fcn-similarity", "localization_batch_norm": True},
+        {},
+    ),
+    "similarity-cascade": (
+        "the same, two in series",
+        {"name": "st-fcn-similarity", "localization_batch_norm": True, "steps": 2},
+        {},
+    ),
+    "projective": ("projective", {"name": "st-fcn-projective"}, {}),
+    "tps": ("thin plate spline", {"name": "st-fcn-tps"}, {}),
+    "none": ("no transformer", {"name": "fcn"}, {}),
+}
+
+
+def ablation(variant: str, seed: int) -> Digits:
+    """A variant of the quick st-fcn-affine net on RTS, in a column of its own.
+
+    `stn reproduce ablations`, one core (EPYC): about 75 s each.
+    """
+    _, net, training = ABLATIONS[variant]
+    plain = mnist_rts("st-fcn-affine", "quick", seed)
+    return replace(
+        plain,
+        model=net.get("name", plain.model),
+        variant=variant,
+        column="ablation",
+        paper_error_percent=None,
+        net=replace(plain.net, **net),
+        training=replace(plain.training, **training),
+    )
