@@ -22,9 +22,9 @@ def digits(monkeypatch):
     monkeypatch.setattr("stn.data.load_mnist", synthetic.mnist)
 
 
-def train(out, *more):
+def train(out, recipe="mnist-r", model="st-fcn-affine"):
     short = ("--epochs", "0.02", "--device", "cpu", "--threads", "1")
-    return main(["train", "mnist-r", "--model", "st-fcn-affine", "--out", str(out), *short, *more])
+    return main(["train", recipe, "--model", model, "--out", str(out), *short])
 
 
 def test_list_names_recipes_models_and_runs(capsys):
@@ -50,6 +50,13 @@ def test_train_eval_report(tmp_path, capsys, digits):
 
     assert main(["list"]) == 0
     assert "st-fcn-affine" in capsys.readouterr().out
+
+
+def test_report_of_parallel_transformers_shows_their_poses(tmp_path, digits):
+    out = tmp_path / "two"
+    assert train(out, "mnist-addition", "2xst-fcn-affine") == 0
+    assert main(["report", str(out)]) == 0
+    assert "After transformer 1 digit 0" in (out / "report.html").read_text()
 
 
 def test_report_of_an_unfinished_run(tmp_path, digits):
