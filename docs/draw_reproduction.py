@@ -88,7 +88,7 @@ def draw_addition(runs: Path, splits, path: Path) -> None:
     """What each transformer of the addition nets makes of each digit, on average."""
     models = [f"{st}-fcn-{name}" for st in ("st", "2xst") for name in TRANSFORMS]
     folders = {m: f for m in models if (f := finished(runs, "mnist-addition", m))}
-    figure, axes = grid_of(len(folders), 6)
+    figure, axes = grid_of(len(folders), 6 if any(m.startswith("2x") for m in folders) else 4)
     for row, (model, folder) in zip(axes, folders.items(), strict=True):
         before, after = means(folder, "addition", splits)
         for channel, image in enumerate(before):

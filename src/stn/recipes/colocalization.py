@@ -126,30 +126,36 @@ class Colocalization(Experiment):
     ) -> Tensor:
         """Train `layer` on images (N, 1, H, W) without labels; returns theta (N, 3).
 
-        The mean over pairs n, m of max(0, |e_n - e_m|^2 - |e_n - e(random patch of n)|^2 + margin),
-        all images at once, in a new random pairing at every step. No gradient flows to e_m: it
-        would draw twice as hard to what is alike, the blank, as patches push off it.
+        The mean over all pairs n, m of max(0, |e_n - e_m|^2 - |e_n - e(random patch of n)|^2 +
+        margin). No gradient flows to e_m: it would draw twice as hard to what is alike, the blank,
+        as patches push off it.
         """
         draw = torch.Generator().manual_seed(self.seed * 10 + digit)
         optimizer = torch.optim.Adam(layer.parameters(), self.lr)
         schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, self.steps)
+        others = ~torch.eye(len(images), dtype=torch.bool, device=images.device)
         for step in range(self.steps):
             theta = layer.theta(images)
             if step < self.still * self.steps:
                 start = torch.full_like(theta[:, :1], self.start_scale).log()
                 theta = torch.cat([start, theta[:, 1:]], -1)
             mine = encoder(layer.warp(images, theta))
-            order = torch.randperm(len(images), generator=draw).to(images.device)
-            near = (mine - mine[order].detach()).square().sum(-1)
+            near = _squared_distances(mine, mine.detach())
             patches = [encoder(random_patches(images, draw)) for _ in range(self.patches)]
             far = torch.stack([(mine - patch).square().sum(-1) for patch in patches]).mean(0)
-            loss = (near - far + self.margin).relu().mean()
+            loss = (near - far.unsqueeze(1) + self.margin).relu()[others].mean()
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
             schedule.step()
         with torch.no_grad():
             return layer.eval().theta(images)
+
+
+def _squared_distances(a: Tensor, b: Tensor) -> Tensor:
+    """|a_n - b_m|^2 of rows, (N, M), by one product."""
+    lengths = a.square().sum(-1, keepdim=True) + b.square().sum(-1)
+    return torch.addmm(lengths, a, b.mT, alpha=-2)
 
 
 class Encoder(nn.Module):
