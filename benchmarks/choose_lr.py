@@ -13,7 +13,7 @@ from pathlib import Path
 
 import torch
 
-from stn.data import DigitStream, load_mnist, split_mnist
+from stn.data import DigitStream, joined, load_mnist, split_mnist
 from stn.models import build_model
 from stn.recipes import Digits, commit, frozen_digits, make_experiment
 from stn.training import train, write_json
@@ -38,7 +38,7 @@ def main() -> None:
                 experiment.training, steps=experiment.training.steps // 3
             )
             stream = DigitStream(*splits.train, experiment.distortion, training.batch_size, 0)
-            held_out = frozen_digits(experiment.distortion, splits, "held-out", 0)
+            held_out = joined(frozen_digits(experiment.distortion, splits, "held-out", 0))
             torch.manual_seed(0)
             model = build_model(experiment.net)
             with tempfile.TemporaryDirectory() as folder:
