@@ -56,7 +56,7 @@ struct Packed {
   int64_t output_at(int64_t row, int64_t channel) const {
     const int64_t image = row * c.channels * c.targets();
     return LAST ? image + tile.start * c.channels + channel
-                           : image + channel * c.targets() + tile.start;
+                : image + channel * c.targets() + tile.start;
   }
 
   // `image`: packed, of the row's image and these channels.

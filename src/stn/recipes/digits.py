@@ -105,7 +105,7 @@ class Digits(Experiment):
         stream = DigitStream(
             *splits.train, self.distortion, training.batch_size, training.seed, device
         )
-        held_out = joined(self._frozen(splits, "held-out", 0, device))
+        held_out = joined(frozen_digits(self.distortion, splits, "held-out", 0, device))
         trained = train(
             model,
             stream.batch,
@@ -119,7 +119,7 @@ class Digits(Experiment):
 
         errors, pose = [], None
         for repeat in range(self.test_repeats):
-            test = self._frozen(splits, "test", repeat, device)
+            test = frozen_digits(self.distortion, splits, "test", repeat, device)
             error, found = measure(model, test)
             errors.append(error)
             pose = pose or found
@@ -134,11 +134,6 @@ class Digits(Experiment):
             "seconds": round(trained.seconds, 1),
             "pose": pose,
         }
-
-    def _frozen(
-        self, splits: Splits, part: str, repeat: int, device: torch.device
-    ) -> Iterator[FrozenSet]:
-        return frozen_digits(self.distortion, splits, part, repeat, device)
 
 
 def frozen_digits(
