@@ -147,6 +147,22 @@ def test_a_results_file_says_all_that_its_run_needs(tmp_path, splits):
         read_experiment(tmp_path / "result.json")
 
 
+def test_bfloat16_changes_the_training_not_what_is_measured(tmp_path, splits):
+    losses = []
+    for precision in ("float32", "bfloat16"):
+        made = synthetic.experiment(steps=4, every=4)
+        made = replace(made, training=replace(made.training, precision=precision))
+        folder = tmp_path / precision
+        results = run_experiment(made, folder, splits, cpu=True)
+        losses.append(lines(folder)[-1]["train_loss"])
+        assert {t.dtype for t in load_file(folder / "model.safetensors").values()} <= {
+            torch.float32,
+            torch.int64,
+        }
+        assert 0 <= results["test_error_percent"] <= 100
+    assert 0 < abs(losses[0] - losses[1]) < 0.05 * losses[0]
+
+
 def test_volumes_are_measured_chunk_by_chunk(tmp_path, splits):
     few = splits._replace(
         train=Split(*(t[:40] for t in splits.train)),

@@ -49,14 +49,13 @@ def best_table(rows: Iterable[dict]) -> str:
         centre, half = mean_and_interval([row["test_error_percent"] for row in own])
         published = own[0]["paper_error_percent"]
         beaten = half is not None and centre + half < published
-        spread = "" if half is None else f" ± {half:.2f}"
         lines.append(
             [
                 name.upper() if len(name) < 4 else name,
                 model,
                 f"{own[0]['parameters']:,}",
                 str(len(own)),
-                f"{centre:.2f}{spread}",
+                _error(own),
                 f"{published:.2f}",
                 "yes" if beaten else "no" if half is not None else "one seed tells nothing",
             ]
@@ -90,13 +89,12 @@ def ablation_table(rows: Iterable[dict]) -> str:
         own = [row for row in rows if row["variant"] == variant]
         if not own:
             continue
-        centre, half = mean_and_interval([row["test_error_percent"] for row in own])
         pose = min(own, key=lambda row: row["seed"])["pose"]
         pose = pose.get("after", pose["before"])
         lines.append(
             [
                 text,
-                f"{centre:.2f}" + ("" if half is None else f" ± {half:.2f}"),
+                _error(own),
                 f"{pose['angle_deg']:.0f}",
                 f"{pose['centre_px']:.1f}",
             ]
@@ -187,10 +185,13 @@ def fill_in(path: Path, mark: str, text: str) -> None:
 def _cell(rows: list[dict]) -> str:
     if not rows:
         return ""
-    centre, half = mean_and_interval([row["test_error_percent"] for row in rows])
     paper = rows[0]["paper_error_percent"]
-    spread = "" if half is None else f" ± {half:.2f}"
-    return f"{centre:.2f}{spread}" + ("" if paper is None else f" ({paper:.1f})")
+    return _error(rows) + ("" if paper is None else f" ({paper:.1f})")
+
+
+def _error(rows: list[dict]) -> str:
+    centre, half = mean_and_interval([row["test_error_percent"] for row in rows])
+    return f"{centre:.2f}" + ("" if half is None else f" ± {half:.2f}")
 
 
 def _table(head: Sequence[str], rows: Iterable[Sequence[str]], words: int = 1) -> str:
