@@ -3,6 +3,7 @@
 `stn reproduce` makes the runs, by default in runs/reproduce. What no run is there for is left out.
 """
 
+import json
 import sys
 from pathlib import Path
 
@@ -12,10 +13,11 @@ from matplotlib.patches import Rectangle
 from safetensors.torch import load_file
 from torch import Tensor
 
+from stn import Attention
 from stn.data import colocalization_set, digit_boxes, load_mnist, split_mnist, window_boxes
 from stn.models import load_model
 from stn.recipes import frozen_digits
-from stn.recipes.colocalization import CANVAS, colocalizer
+from stn.recipes.colocalization import CANVAS, part_name
 from stn.recipes.experiment import FROZEN_SEED
 
 INK, TRUE, WINDOW = "#1a1c1e", "#7fb0dd", "#ffb000"
@@ -107,12 +109,12 @@ def draw_colocalization(runs: Path, splits, path: Path) -> None:
     figure, axes = grid_of(2 * len(folders), len(digits))
     for number, folder in enumerate(folders):
         cluttered = "cluttered" in folder.name
+        chosen = json.loads((folder / "results.json").read_text())["chosen_start"]
         for digit in digits:
             shown = colocalization_set(*splits.train, digit, FROZEN_SEED, cluttered)
-            layer = colocalizer(0.5)
-            layer.load_state_dict(load_file(folder / f"digit-{digit}.safetensors"))
-            with torch.no_grad():
-                windows = window_boxes(layer.transform, layer.eval().theta(shown.images), CANVAS)
+            start = chosen[digit]
+            theta = load_file(folder / f"{part_name(digit, start)}.safetensors")["theta"]
+            windows = window_boxes(Attention(), theta, CANVAS)
             boxes = digit_boxes(shown.pose, CANVAS)
             for k in range(2):
                 axis = axes[2 * number + k][digit]

@@ -10,7 +10,7 @@ import stn
 from stn.data import Split, Splits
 from stn.models import NetSpec
 from stn.recipes import make_experiment, run_experiment
-from stn.recipes.colocalization import CANVAS, Encoder, colocalizer, random_patches
+from stn.recipes.colocalization import CANVAS, Encoder, colocalizer, part_name, random_patches
 from stn.training import TrainingConfig
 
 RECIPE = "mnist-colocalization-cluttered"
@@ -40,8 +40,23 @@ def test_a_run_and_its_parts(tmp_path, splits):
     assert results["seed"] == 0
     # What is there is not computed again.
     (tmp_path / "results.json").unlink()
-    (tmp_path / "digit-3.json").write_text(json.dumps({"correct_percent": 77, "mean_iou": 0.7}))
+    part(tmp_path, 3, 0, loss=2.5, correct=77)
     assert run_experiment(short(), tmp_path, splits, cpu=True)["correct_percent"][3] == 77
+
+
+def part(folder, digit, start, loss, correct):
+    found = {"loss": loss, "correct_percent": correct, "mean_iou": 0.7}
+    (folder / f"{part_name(digit, start)}.json").write_text(json.dumps(found))
+
+
+def test_the_lowest_loss_is_chosen_not_the_best_windows(tmp_path, splits):
+    for digit in range(10):
+        part(tmp_path, digit, 0, loss=2.9, correct=90)
+        part(tmp_path, digit, 1, loss=2.8, correct=60)
+    results = run_experiment(replace(short(), starts=2), tmp_path, splits, cpu=True)
+    assert results["chosen_start"] == [1] * 10
+    assert results["correct_percent"] == [60] * 10
+    assert results["tried"][4][0]["correct_percent"] == 90
 
 
 def test_the_same_seed_gives_the_same_numbers(tmp_path, splits):

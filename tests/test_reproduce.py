@@ -53,9 +53,15 @@ def test_ablations_change_what_they_say():
 
 
 def test_one_seed_everywhere_before_the_second_anywhere():
-    seeds = [experiment.run_seed for experiment in queue_of("table1", "quick", 3)]
+    seeds = [experiment.run_seed for experiment in queue_of("table1", "faithful", 3)]
     assert seeds == sorted(seeds)
     assert seeds.count(2) == 32
+
+
+def test_the_quick_column_has_the_fully_connected_nets():
+    models = [experiment.model for experiment in queue_of("table1", "quick", 1)]
+    assert len(models) == 16
+    assert {model.split("-")[1] if "-" in model else model for model in models} == {"fcn"}
 
 
 @pytest.mark.parametrize("n", [2, 3, 5])
@@ -106,7 +112,7 @@ def test_fill_in(tmp_path):
 
 
 def test_only_what_is_missing_is_run(tmp_path, monkeypatch):
-    experiments = queue_of("cluttered", "quick", 1)
+    experiments = queue_of("cluttered", "faithful", 1)
     runs, results = tmp_path / "runs", tmp_path / "results"
     asked = []
 
@@ -129,8 +135,8 @@ def test_only_what_is_missing_is_run(tmp_path, monkeypatch):
     arguments = (experiments, runs, results, "cpu", 2, 1, lambda *_: None)
     assert [e.model for e in reproduce(*arguments)] == ["cnn"]
     assert sorted(asked) == ["cnn", "fcn", "st-cnn-affine", "st-fcn-affine"]
-    assert len(read_results(results, "quick")) == 3
-    assert read_results(results, "quick")[0]["config"]["model"]
+    assert len(read_results(results, "faithful")) == 3
+    assert read_results(results, "faithful")[0]["config"]["model"]
 
     asked.clear()
     reproduce(*arguments)

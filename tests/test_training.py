@@ -163,6 +163,23 @@ def test_bfloat16_changes_the_training_not_what_is_measured(tmp_path, splits):
     assert 0 < abs(losses[0] - losses[1]) < 0.05 * losses[0]
 
 
+def test_going_on_with_convolutions_in_bfloat16_changes_no_bit(tmp_path, splits):
+    made = synthetic.experiment(model="st-cnn-affine", steps=6, every=3)
+    made = replace(made, training=replace(made.training, precision="bfloat16"))
+
+    def stop(step, *_):
+        if step == 5:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run_experiment(made, tmp_path / "cut", splits, cpu=True, progress=stop)
+    for name in ("cut", "whole"):
+        run_experiment(made, tmp_path / name, splits, cpu=True)
+    expected, found = (load_file(tmp_path / f / "model.safetensors") for f in ("whole", "cut"))
+    for name, value in expected.items():
+        assert torch.equal(value, found[name]), name
+
+
 def test_volumes_are_measured_chunk_by_chunk(tmp_path, splits):
     few = splits._replace(
         train=Split(*(t[:40] for t in splits.train)),

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 
 def fcn(shape: tuple[int, int, int], classes: int, width: int, batch_norm: bool) -> nn.Sequential:
@@ -48,13 +48,6 @@ def cnn(shape: tuple[int, int, int], classes: int, width: int, batch_norm: bool)
     )
 
 
-class ChannelsLast(nn.Module):
-    """The same images with their channels side by side in memory: convolutions are faster there."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x.contiguous(memory_format=torch.channels_last)
-
-
 def vgg(shape: tuple[int, int, int], classes: int, width: int, batch_norm: bool) -> nn.Sequential:
     """(conv 3x3 twice - maxpool 2) twice - conv 3x3 - maxpool 2 - fc; 1, 2 and 4 x width filters.
 
@@ -67,8 +60,6 @@ def vgg(shape: tuple[int, int, int], classes: int, width: int, batch_norm: bool)
         layers.append(nn.Conv2d(channels, filters, 3, padding=1, bias=not batch_norm))
         layers += [nn.BatchNorm2d(filters)] * batch_norm
         layers.append(nn.ReLU())
-        if number == 0:
-            layers.append(ChannelsLast())
         if number in (1, 3, 4):
             layers.append(nn.MaxPool2d(2))
         channels = filters

@@ -13,6 +13,7 @@ from .colocalization import (
     mnist_colocalization_cluttered,
 )
 from .digits import (
+    COLUMNS,
     Digits,
     mnist_addition,
     mnist_e,
@@ -24,7 +25,6 @@ from .digits import (
 )
 from .experiment import Experiment
 
-COLUMNS = ("quick", "faithful", "best")
 RECIPES: dict[str, Callable[[str, str, int], Experiment]] = {
     "mnist-r": mnist_r,
     "mnist-rts": mnist_rts,
@@ -54,7 +54,7 @@ def make_experiment(
     for value, known, what in (
         (recipe, tuple(RECIPES), "recipe"),
         (model, (*MODELS, COLOCALIZER), "model"),
-        (column, COLUMNS, "column"),
+        (column, tuple(COLUMNS), "column"),
     ):
         if value not in known:
             raise ValueError(f"unknown {what} {value!r}; known are {', '.join(known)}")

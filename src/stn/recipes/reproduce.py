@@ -46,13 +46,16 @@ TABLES["all"] = sorted(
 def queue_of(table: str, column: str, seeds: int) -> list[Experiment]:
     """All runs of a table, one seed of every cell before the second of any.
 
-    The best column has one network for each set that the table is about; ablations have a
+    The quick column leaves out the convolutional nets, which do not part from their twins in
+    minutes. The best column has one network for each set that the table is about; ablations have a
     column of their own.
     """
     check_choice(table, (*TABLES, "ablations"), "table")
     if table == "ablations":
         return [ablation(variant, seed) for seed in range(seeds) for variant in ABLATIONS]
     cells = TABLES[table]
+    if column == "quick":
+        cells = [(recipe, model) for recipe, model in cells if "cnn" not in model]
     if column == "best":
         names = dict.fromkeys(recipe.removeprefix("mnist-") for recipe, _ in cells)
         cells = [(f"mnist-{name}", BEST[name]) for name in names if name in BEST]

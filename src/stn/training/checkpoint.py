@@ -110,6 +110,11 @@ def load_checkpoint(
             index, _, entry = name.partition("/")
             state.setdefault(int(index), {})[entry] = value
         optimizer.load_state_dict({"state": state, "param_groups": record["param_groups"]})
+        # A fused optimiser reads them in the order of its parameter's memory, channels_last or not.
+        for parameter, entries in optimizer.state.items():
+            for name, value in entries.items():
+                if value.shape == parameter.shape:
+                    entries[name] = torch.empty_like(parameter).copy_(value)
         torch.set_rng_state(tensors["random"])
         return Checkpoint(record["step"], parts["best"], record["progress"])
     except (SafetensorError, OSError, ValueError, KeyError, RuntimeError, TypeError) as error:
