@@ -1,10 +1,14 @@
-"""Digits made of bars, for tests that must not need a download."""
+"""Digits made of bars or of type, for tests that must not need a download."""
 
 from dataclasses import replace
+from pathlib import Path
 
+import matplotlib
+import numpy as np
 import torch
+from PIL import Image, ImageDraw, ImageFont
 
-from stn.data import Mnist, split_mnist
+from stn.data import Mnist, Split, Splits, split_mnist
 from stn.recipes import make_experiment
 
 
@@ -32,3 +36,26 @@ def experiment(model="st-fcn-affine", recipe="mnist-r", steps=12, every=4, seed=
 
 def splits():
     return split_mnist(mnist())
+
+
+def typed() -> Splits:
+    """640 digits set in 16 typefaces and four sizes; a quarter of them are the test set."""
+    folder = Path(matplotlib.get_data_path()) / "fonts" / "ttf"
+    faces = [*folder.glob("DejaVuS*.ttf"), *folder.glob("STIXGeneral*.ttf")]
+    images, labels = [], []
+    for face in sorted(face for face in faces if "Display" not in face.name):
+        for size_px in (18, 20, 22, 24):
+            font = ImageFont.truetype(str(face), size_px)
+            for digit in range(10):
+                image = Image.new("L", (28, 28))
+                place = {"fill": 255, "font": font, "anchor": "mm"}
+                ImageDraw.Draw(image).text((14, 14), str(digit), **place)
+                images.append(np.asarray(image))
+                labels.append(digit)
+    rows = torch.randperm(len(labels), generator=torch.Generator().manual_seed(0))
+    all_images, all_labels = torch.tensor(np.stack(images))[rows], torch.tensor(labels)[rows]
+    test = len(rows) // 4
+    train = Split(all_images[test:], all_labels[test:])
+    return Splits(
+        train, Split(*(t[:200] for t in train)), Split(all_images[:test], all_labels[:test])
+    )

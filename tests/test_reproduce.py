@@ -2,6 +2,7 @@
 
 import json
 import statistics
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -20,9 +21,12 @@ from stn.recipes import (
     read_experiment,
     read_results,
     reproduce,
+    run_experiment,
 )
 from stn.recipes.reproduce import result_path
 from stn.recipes.tables import best_table
+
+from . import synthetic
 
 
 def result(recipe="mnist-r", model="fcn", seed=0, error=2.0, paper=2.1):
@@ -62,6 +66,21 @@ def test_the_quick_column_has_the_fully_connected_nets():
     models = [experiment.model for experiment in queue_of("table1", "quick", 1)]
     assert len(models) == 16
     assert {model.split("-")[1] if "-" in model else model for model in models} == {"fcn"}
+
+
+def test_table_one_in_miniature(tmp_path):
+    """`stn reproduce table1 --quick` with type in place of handwriting, 120 steps a net."""
+    splits, errors = synthetic.typed(), {}
+    for cell in queue_of("table1", "quick", 1):
+        short = replace(cell.training, steps=120, evaluate_every=120)
+        cell = replace(cell, training=short, test_repeats=5)
+        results = run_experiment(cell, tmp_path / cell.folder_name, splits, cpu=True)
+        errors.setdefault(cell.recipe, {})[cell.model] = results["test_error_percent"]
+    assert len(errors) == 4
+    for recipe, found in errors.items():
+        base = found.pop("fcn")
+        assert len(found) == 3
+        assert max(found.values()) < base, (recipe, base, found)
 
 
 @pytest.mark.parametrize("n", [2, 3, 5])
