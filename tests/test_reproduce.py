@@ -10,13 +10,14 @@ import scipy.stats
 import torch
 
 from stn.cli import main
-from stn.models import build_model
+from stn.models import build_model, count_parameters, load_model, read_spec
 from stn.recipes import (
     TABLES,
     error_table,
     fill_in,
     fill_page,
     mean_and_interval,
+    publish_models,
     queue_of,
     read_experiment,
     read_results,
@@ -81,6 +82,40 @@ def test_table_one_in_miniature(tmp_path):
         base = found.pop("fcn")
         assert len(found) == 3
         assert max(found.values()) < base, (recipe, base, found)
+
+
+def test_the_run_with_the_lowest_held_out_error_becomes_a_model(tmp_path):
+    rows = []
+    for seed, held_out in ((0, 5.0), (1, 4.0)):
+        made = synthetic.experiment(steps=2, every=2, seed=seed)
+        folder = tmp_path / made.folder_name
+        results = run_experiment(made, folder, synthetic.splits(), cpu=True)
+        config = json.loads((folder / "config.json").read_text())
+        rows.append(results | {"held_out_error_percent": held_out, "config": config})
+    gone = rows[0] | {"recipe": "mnist-e", "config": rows[0]["config"] | {"recipe": "mnist-e"}}
+    (folder,) = publish_models([*rows, gone], tmp_path, tmp_path / "models")
+    assert folder == tmp_path / "models" / "mnist-r"
+    x = torch.rand(2, 1, 28, 28)
+    expected = load_model(tmp_path / "mnist-r_st-fcn-affine_quick_1")(x)
+    assert torch.equal(load_model(folder)(x), expected)
+    card = (folder / "README.md").read_text()
+    assert f"{rows[1]['test_error_percent']:.2f} %, the mean over 1" in card
+    assert "Of 2 run(s)" in card
+    assert "{" not in card.replace("{'", "")
+
+
+PUBLISHED = sorted(Path(__file__).parents[1].glob("results/models/*"))
+
+
+@pytest.mark.parametrize("folder", PUBLISHED, ids=lambda folder: folder.name)
+def test_published_models(folder):
+    model, spec = load_model(folder), read_spec(folder)
+    logits = model(torch.rand(2, *spec.shape))
+    assert logits.shape == (2, spec.classes)
+    assert count_parameters(model) <= 400_000
+    results = json.loads((folder / "results.json").read_text())
+    assert f"{results['test_error_percent']:.2f} %" in (folder / "README.md").read_text()
+    assert sum(file.stat().st_size for file in folder.iterdir()) < 2_000_000
 
 
 @pytest.mark.parametrize("n", [2, 3, 5])

@@ -202,10 +202,12 @@ class Reproduce:
     """Begin no run after so many seconds; the same command goes on where this stopped."""
     page: tuple[Path, ...] = ()
     """Markdown files to write tables in, wherever they have <!-- COLUMN-PART --> and its end."""
+    models: Path | None = None
+    """Where to publish the best run of each task as a model with its card."""
 
     def __call__(self) -> None:
         from .data import load_mnist
-        from .recipes import PARTS, fill_page, queue_of, read_results, reproduce
+        from .recipes import PARTS, fill_page, publish_models, queue_of, read_results, reproduce
 
         for name in ("seeds", "processes", "threads"):
             if getattr(self, name) < 1:
@@ -230,6 +232,9 @@ class Reproduce:
         print(PARTS[part](rows))
         for page in self.page:
             print(f"wrote {', '.join(fill_page(page, column, rows))} in {page}")
+        if self.models is not None:
+            for folder in publish_models(rows, self.runs, self.models):
+                print(f"wrote {folder}")
         if failed:
             names = ", ".join(experiment.folder_name for experiment in failed)
             raise ValueError(f"failed: {names}; their log.txt stand in {self.runs}")

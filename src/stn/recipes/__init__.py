@@ -1,5 +1,6 @@
 """Experiments as functions, and how they are run."""
 
+from .cards import publish_models
 from .catalog import COLUMNS, RECIPES, make_experiment, read_experiment
 from .digits import PAPER, Digits, frozen_digits, measure
 from .experiment import Experiment, commit, run_experiment
@@ -23,6 +24,7 @@ __all__ = [
     "mean_and_interval",
     "measure",
     "publish",
+    "publish_models",
     "queue_of",
     "read_experiment",
     "read_results",

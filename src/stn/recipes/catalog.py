@@ -67,22 +67,25 @@ def read_experiment(path: Path) -> Experiment:
     Raises:
         ValueError: the file is not one.
     """
+    try:
+        found = json.loads(path.read_text())
+        return experiment_of(found.get("config", found))
+    except (OSError, ValueError, AttributeError, TypeError) as error:
+        raise ValueError(
+            f"{path} is no results file of this version ({type(error).__name__}: {error}); those "
+            "under results/ are"
+        ) from None
+
+
+def experiment_of(config: dict) -> Experiment:
+    """The experiment that a config.json tells of; TypeError for fields that it does not have."""
     nested = {
         "net": NetSpec,
         "encoder": NetSpec,
         "training": TrainingConfig,
         "encoder_training": TrainingConfig,
     }
-    try:
-        found = json.loads(path.read_text())
-        config = found.get("config", found)
-        values = {
-            name: nested[name](**value) if name in nested else value
-            for name, value in config.items()
-        }
-        return (Colocalization if "cluttered" in values else Digits)(**values)
-    except (OSError, ValueError, AttributeError, TypeError) as error:
-        raise ValueError(
-            f"{path} is no results file of this version ({type(error).__name__}: {error}); those "
-            "under results/ are"
-        ) from None
+    values = {
+        name: nested[name](**value) if name in nested else value for name, value in config.items()
+    }
+    return (Colocalization if "cluttered" in values else Digits)(**values)

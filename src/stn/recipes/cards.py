@@ -1,0 +1,127 @@
+"""The best run of each task as a small model with its card: a folder that `load_model` reads."""
+
+import shutil
+from collections.abc import Iterable
+from pathlib import Path
+
+from ..models import TENSORS
+from ..training import write_atomically
+from .catalog import RECIPES, experiment_of
+
+CARD = """\
+---
+license: apache-2.0
+library_name: torch-stn
+datasets: [mnist]
+---
+
+# {recipe}: {model}
+
+{task}
+
+A spatial transformer net of stn (`pip install torch-stn`), trained from class labels alone. Nobody
+told it where to look or how to straighten what it sees.
+
+| | |
+|---|---|
+| test error | {error:.2f} %, the mean over {repeats} distortion(s) of the 10,000 test digits |
+| held-out error | {held_out:.2f} %, on the training digits by which the weights were chosen |
+| parameters | {parameters:,} |
+| input | float images (B, {shape}) in [0, 1] |
+| output | logits (B, {classes}) |
+| trained | {steps:,} steps of {batch} digits, seed {seed}, {seconds:.0f} s on {device} |
+| commit | {commit} |
+
+```python
+import stn, torch
+
+model = stn.load_model("{folder}")
+images = torch.rand(2, {shape})
+logits = model(images)
+seen = model.transformer(images)  # what the classifier looks at
+```
+
+{pose}
+## Limits
+
+It knows white digits on black, distorted as in its training and no further: not photographs, not
+other canvases. Of {tried} run(s) of this network it is the one with the lowest held-out error; its
+test error is one draw, the table of all seeds stands in docs/reproduction.md.
+"""
+
+
+def publish_models(rows: Iterable[dict], runs: Path, models: Path) -> list[Path]:
+    """Publish, for each recipe, the run with the lowest held-out error; returns the folders.
+
+    Args:
+        rows: published results. Those without a network of their own are passed over.
+        runs: where their run folders stand; what is not there is passed over.
+        models: gets a folder for each recipe.
+    """
+    groups: dict[str, list[dict]] = {}
+    for row in rows:
+        if "net" in row["config"] and (_run_of(row, runs) / TENSORS).exists():
+            groups.setdefault(row["recipe"], []).append(row)
+    return [
+        _publish(
+            min(group, key=lambda row: row["held_out_error_percent"]),
+            len(group),
+            runs,
+            models / recipe,
+        )
+        for recipe, group in groups.items()
+    ]
+
+
+def _run_of(row: dict, runs: Path) -> Path:
+    return runs / experiment_of(row["config"]).folder_name
+
+
+def _publish(row: dict, tried: int, runs: Path, folder: Path) -> Path:
+    """Weights and configuration as they are, and the card; whole or not at all."""
+    source, new = _run_of(row, runs), folder.with_name(f".{folder.name}.tmp")
+    shutil.rmtree(new, ignore_errors=True)
+    new.mkdir(parents=True)
+    for name in ("config.json", "results.json", TENSORS):
+        shutil.copyfile(source / name, new / name)
+    write_atomically(new / "README.md", card(row, tried, folder.as_posix()).encode())
+    if folder.exists():
+        shutil.rmtree(folder)
+    return new.rename(folder)
+
+
+def card(row: dict, tried: int, folder: str) -> str:
+    """The model card, every number from the run's results."""
+    net, training = row["config"]["net"], row["config"]["training"]
+    return CARD.format(
+        recipe=row["recipe"],
+        model=row["model"],
+        task=(RECIPES[row["recipe"]].__doc__ or "").strip().splitlines()[0],
+        error=row["test_error_percent"],
+        repeats=len(row["test_errors_percent"]),
+        held_out=row["held_out_error_percent"],
+        parameters=row["parameters"],
+        shape=", ".join(map(str, net["shape"])),
+        classes=net["classes"],
+        steps=row["steps"],
+        batch=training["batch_size"],
+        seed=row["seed"],
+        seconds=row["seconds"],
+        device=row["device"],
+        commit=row["commit"],
+        folder=folder,
+        pose=_pose(row.get("pose") or {}),
+        tried=tried,
+    )
+
+
+def _pose(pose: dict) -> str:
+    if not pose:
+        return ""
+    head = "How upright it sees, standard deviations over the test digits:\n\n"
+    lines = ["| | angle, ° | log scale | centre, px |", "|---|--:|--:|--:|"]
+    lines += [
+        f"| {name} | {p['angle_deg']:.1f} | {p['scale']:.2f} | {p['centre_px']:.1f} |"
+        for name, p in pose.items()
+    ]
+    return head + "\n".join(lines) + "\n"
