@@ -13,17 +13,18 @@ from matplotlib.patches import Rectangle
 from safetensors.torch import load_file
 from torch import Tensor
 
-from stn import Attention
+from stn import Attention, coords
 from stn.data import colocalization_set, digit_boxes, load_mnist, split_mnist, window_boxes
 from stn.models import load_model
 from stn.recipes import frozen_digits
-from stn.recipes.colocalization import CANVAS, part_name
+from stn.recipes.colocalization import CANVAS, FRAMES, part_name
 from stn.recipes.experiment import FROZEN_SEED
 
 INK, TRUE, WINDOW = "#1a1c1e", "#7fb0dd", "#ffb000"
 SETS = ("r", "rts", "p", "e", "tc")
 TRANSFORMS = ("affine", "projective", "tps")
 CELL = 1.25  # inches
+GRID_LINES = 8
 
 
 def finished(runs: Path, recipe: str, model: str, column: str = "faithful") -> Path | None:
@@ -50,6 +51,14 @@ def show(axis, image: Tensor, title: str = "") -> None:
     axis.imshow(image.numpy(), cmap="gray", vmin=0, vmax=float(image.max()))
     axis.set_title(title, fontsize=8, color=INK)
     axis.set_axis_off()
+
+
+def draw_box(axis, box: Tensor, color: str) -> None:
+    """A box (x0, y0, x1, y1) in px of pixel edges."""
+    x0, y0, x1, y1 = box.tolist()
+    axis.add_patch(
+        Rectangle((x0 - 0.5, y0 - 0.5), x1 - x0, y1 - y0, fill=False, color=color, lw=1.4)
+    )
 
 
 def grid_of(rows: int, columns: int) -> tuple[Figure, list]:
@@ -86,6 +95,36 @@ def draw_means(runs: Path, splits, path: Path) -> None:
     save(figure, path)
 
 
+@torch.no_grad()
+def draw_grids(runs: Path, splits, path: Path, digit: int = 4) -> None:
+    """Where the transformers of every set read a test digit, as a grid over it, and what they see.
+
+    The digit is the first `digit` of the test set, whatever becomes of it.
+    """
+    models = [f"st-fcn-{name}" for name in TRANSFORMS]
+    sets = [name for name in SETS if any(finished(runs, f"mnist-{name}", m) for m in models)]
+    figure, axes = grid_of(len(sets), 2 * len(models))
+    row_of = int((splits.test.labels == digit).nonzero()[0])
+    for row, name in zip(axes, sets, strict=True):
+        chunk = next(iter(frozen_digits(name, splits, "test", 0)))
+        image = chunk.images[row_of : row_of + 1]
+        for column, model in enumerate(models):
+            folder = finished(runs, f"mnist-{name}", model)
+            if folder is None:
+                continue
+            seen = load_model(folder).transformer.inspect(image)
+            px = coords.to_pixels(seen.grid[0], image.shape[-2:], seen.align_corners)
+            axis, output = row[2 * column : 2 * column + 2]
+            show(axis, image[0, 0], f"{name.upper()}, {model.removeprefix('st-fcn-')}")
+            lines = torch.linspace(0, len(px) - 1, GRID_LINES).round().long()
+            for line in (*px[lines], *px[:, lines].movedim(1, 0)):
+                axis.plot(*line.T.numpy(), color=WINDOW, lw=0.7)
+            axis.set_xlim(-0.5, image.shape[-1] - 0.5)
+            axis.set_ylim(image.shape[-2] - 0.5, -0.5)
+            show(output, seen.output[0, 0])
+    save(figure, path)
+
+
 def draw_addition(runs: Path, splits, path: Path) -> None:
     """What each transformer of the addition nets makes of each digit, on average."""
     models = [f"{st}-fcn-{name}" for st in ("st", "2xst") for name in TRANSFORMS]
@@ -119,10 +158,27 @@ def draw_colocalization(runs: Path, splits, path: Path) -> None:
             for k in range(2):
                 axis = axes[2 * number + k][digit]
                 show(axis, shown.images[k, 0])
-                for (x0, y0, x1, y1), color in ((boxes[k], TRUE), (windows[k], WINDOW)):
-                    corner = (float(x0) - 0.5, float(y0) - 0.5)
-                    sides = float(x1 - x0), float(y1 - y0)
-                    axis.add_patch(Rectangle(corner, *sides, fill=False, color=color, lw=1.4))
+                draw_box(axis, boxes[k], TRUE)
+                draw_box(axis, windows[k], WINDOW)
+    save(figure, path)
+
+
+def draw_colocalization_steps(runs: Path, splits, path: Path, digits=(2, 6)) -> None:
+    """The windows of one image of a class along the training, without and with clutter."""
+    kinds = ("mnist-colocalization", "mnist-colocalization-cluttered")
+    folders = [folder for kind in kinds if (folder := finished(runs, kind, "st-attention"))]
+    rows = [(folder, digit) for folder in folders for digit in digits]
+    figure, axes = grid_of(len(rows), FRAMES + 1)
+    for row, (folder, digit) in zip(axes, rows, strict=True):
+        shown = colocalization_set(*splits.train, digit, FROZEN_SEED, "cluttered" in folder.name)
+        results = json.loads((folder / "results.json").read_text())
+        steps, start = results["steps"], results["chosen_start"][digit]
+        found = load_file(folder / f"{part_name(digit, start)}.safetensors")
+        frames = [*found["path"][:FRAMES], found["theta"]]
+        for k, (axis, theta) in enumerate(zip(row, frames, strict=True)):
+            show(axis, shown.images[0, 0], f"step {min(k * (steps // FRAMES), steps)}")
+            draw_box(axis, digit_boxes(shown.pose, CANVAS)[0], TRUE)
+            draw_box(axis, window_boxes(Attention(), theta, CANVAS)[0], WINDOW)
     save(figure, path)
 
 
@@ -149,8 +205,10 @@ def main(folder: Path) -> None:
     images = Path(__file__).parent / "images"
     splits = split_mnist(load_mnist())
     draw_means(folder, splits, images / "mean-pose.png")
+    draw_grids(folder, splits, images / "grids.png")
     draw_addition(folder, splits, images / "addition.png")
     draw_colocalization(folder, splits, images / "colocalization.png")
+    draw_colocalization_steps(folder, splits, images / "colocalization-steps.png")
     draw_volumes(folder, splits, images / "volumes.png")
 
 
