@@ -11,6 +11,7 @@ from stn.data import Split, Splits
 from stn.models import NetSpec
 from stn.recipes import make_experiment, run_experiment
 from stn.recipes.colocalization import CANVAS, Encoder, colocalizer, part_name, random_patches
+from stn.recipes.search import Search
 from stn.training import TrainingConfig
 
 RECIPE = "mnist-colocalization-cluttered"
@@ -92,6 +93,31 @@ def test_every_activation_weighs_the_same():
     for part in e.split(lengths, -1):
         distance = (part - part.roll(1, 0)).norm(dim=-1).mean().item()
         assert distance == pytest.approx(3**-0.5, rel=1e-4)
+
+
+def test_search_finds_the_pattern_that_all_images_share():
+    """A cross in every image, and a blot somewhere; told the window of the first cross."""
+    draw = torch.Generator().manual_seed(0)
+    images, scale = torch.zeros(20, 1, 84, 84), 0.5
+    steps = torch.randint(7, (20, 2), generator=draw)
+    for image, (kx, ky) in zip(images, (steps * 7).tolist(), strict=True):  # a window every 7 px
+        image[0, ky + 11 : ky + 31, kx + 19 : kx + 23] = 1
+        image[0, ky + 19 : ky + 23, kx + 11 : kx + 31] = 1
+        blot = torch.randint(60, (2,), generator=draw)
+        image[0, blot[0] : blot[0] + 8, blot[1] : blot[1] + 8] = 0.5
+    search = Search(torch.nn.Flatten(), images, scale, 28)
+    first = search.features[0, 7 * steps[0, 1] + steps[0, 0]]
+    torch.testing.assert_close(search.common(first.unsqueeze(0)), (steps / 3 - 1) * (1 - scale))
+
+
+@pytest.mark.parametrize("column", ["faithful", "best"])
+def test_columns(column, tmp_path, splits):
+    made = make_experiment(RECIPE, "st-attention", column)
+    assert (made.search_every > 0) == (column == "best")
+    tiny = replace(made, steps=2, starts=2, encoder=short().encoder)
+    tiny = replace(tiny, encoder_training=short().encoder_training)
+    results = run_experiment(tiny, tmp_path, splits, cpu=True)
+    assert len(results["tried"][0]) == 2
 
 
 def test_errors():

@@ -228,7 +228,7 @@ class Reproduce:
             )
         rows = read_results(self.results, column)
         part = self.table if self.table in PARTS else "digits"
-        part = "best" if column == "best" else part
+        part = "best" if column == "best" and part != "colocalization" else part
         print(PARTS[part](rows))
         for page in self.page:
             print(f"wrote {', '.join(fill_page(page, column, rows))} in {page}")

@@ -10,11 +10,12 @@ from torch import Tensor, nn
 from .. import transforms
 from ..data import FrozenSet, Splits, colocalization_set, digit_boxes, iou, window_boxes
 from ..models import NetSpec, Network, build_model, count_parameters
-from ..nn import SpatialTransformer
+from ..nn import SpatialTransformer, pull_back
 from ..training import TrainingConfig, train, write_json, write_tensors
 from ..training.loop import Progress
 from ..warp import warp
 from .experiment import FROZEN_SEED, Experiment
+from .search import Search
 
 CANVAS = (84, 84)
 CROP_PX = 28
@@ -22,6 +23,7 @@ FOUND_IOU = 0.5
 PAPER_ERROR = {False: 0.0, True: 14.2}  # with clutter, the mean of figures read off a plot
 BATCH = 100
 COLOCALIZER = "st-attention"
+GOAL_WEIGHT = 10.0  # of the way to the places found by search
 FRAMES = 12  # of theta along the training, for pictures
 
 
@@ -40,6 +42,9 @@ class Colocalization(Experiment):
             before it has found anything shrinks to a blank spot, where all images agree.
         margin: of the hinge; 3 is so wide that it hardly ever cuts.
         patches: random ones to each crop.
+        search_every: steps between two searches for what the images have in common, while the
+            scale stays; 0 for none, the gradient alone, as in the paper.
+        pull: weight of `stn.nn.pull_back`; outside the image all windows agree.
         starts: trainings of each transformer from other random weights. The one with the lowest
             loss is kept, which takes no label: from some starts the windows find nothing.
 
@@ -57,6 +62,8 @@ class Colocalization(Experiment):
     still: float = 0.3
     margin: float = 3.0
     patches: int = 1
+    search_every: int = 0
+    pull: float = 0.0
     starts: int = 1
 
     @property
@@ -145,10 +152,14 @@ class Colocalization(Experiment):
         optimizer = torch.optim.Adam(layer.parameters(), self.lr)
         schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, self.steps)
         others = ~torch.eye(len(images), dtype=torch.bool, device=device)
+        searching = self.search_every > 0
+        search = Search(encoder, images, self.start_scale, CROP_PX) if searching else None
+        goal = images.new_zeros(len(images), 2)
         path, losses = [], []
         for step in range(self.steps):
             theta = layer.theta(images)
-            if step < self.still * self.steps:
+            still = step < self.still * self.steps
+            if still:
                 scale = torch.full_like(theta[:, :1], self.start_scale).log()
                 theta = torch.cat([scale, theta[:, 1:]], -1)
             if step % max(1, self.steps // FRAMES) == 0:
@@ -159,6 +170,12 @@ class Colocalization(Experiment):
             far = torch.stack([(mine - patch).square().sum(-1) for patch in patches]).mean(0)
             loss = (near - far.unsqueeze(1) + self.margin).relu()[others].mean()
             losses.append(loss.detach())
+            if self.pull:
+                loss = loss + self.pull * pull_back(layer.transform, theta, CROP_PX).mean()
+            if search is not None and still:
+                if step % self.search_every == 0:
+                    goal = search.common(mine)
+                loss = loss + GOAL_WEIGHT * (theta[:, 1:] - goal).square().mean()
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
@@ -282,7 +299,7 @@ def mnist_colocalization_cluttered(model: str, column: str, seed: int) -> Coloca
 def _colocalization(model: str, column: str, seed: int, cluttered: bool) -> Colocalization:
     if model != COLOCALIZER:
         raise ValueError(f"co-localization has one model, {COLOCALIZER}, got {model!r}")
-    quick = column == "quick"
+    quick, best = column == "quick", column == "best"
     return Colocalization(
         recipe="mnist-colocalization" + "-cluttered" * cluttered,
         model=model,
@@ -294,7 +311,10 @@ def _colocalization(model: str, column: str, seed: int, cluttered: bool) -> Colo
         encoder_training=TrainingConfig(
             steps=430 if quick else 1290, lr=2e-3, evaluate_every=215, seed=seed
         ),
-        steps=300 if quick else 600,
+        steps=300 if quick or best else 600,
         lr=1e-2,
-        starts=1 if quick else 4,
+        still=0.5 if best else 0.3,
+        search_every=15 if best else 0,
+        pull=10.0 if best else 0.0,
+        starts=3 if best else 1,
     )

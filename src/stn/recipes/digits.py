@@ -295,6 +295,8 @@ def _best(net: NetSpec, name: str, base: str) -> tuple[NetSpec, TrainingConfig, 
     if name not in BEST:
         raise ValueError(f"the best column has no mnist-{name}; it has {', '.join(BEST)}")
     net = replace(net, localization_batch_norm=True, size=(28, 28), antialias=net.shape[-1] > 28)
+    if not net.name.startswith("2x"):  # in series: the ablations' best, and on RTS here too
+        net = replace(net, steps=2)
     return net, _training(BEST_EPOCHS[name], BEST_LR, "bfloat16"), REPEATS
 
 

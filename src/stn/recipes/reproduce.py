@@ -23,6 +23,7 @@ ORDER = (
     "cnn", "st-cnn-affine", "st-cnn-projective", "st-cnn-tps", COLOCALIZER,
     *dict.fromkeys(BEST.values()),
 )  # fmt: skip
+COLOCALIZATIONS = ("colocalization", "colocalization-cluttered")
 TABLES = {
     "table1": [
         (f"mnist-{name}", model)
@@ -33,10 +34,7 @@ TABLES = {
     "cluttered": [("mnist-tc", model) for model in ORDER if model in PAPER["tc"]],
     "addition": [("mnist-addition", model) for model in ORDER if model in PAPER["addition"]],
     "volumes": [("mnist-volumes", model) for model in ("fcn", "st-fcn-affine")],
-    "colocalization": [
-        ("mnist-colocalization", COLOCALIZER),
-        ("mnist-colocalization-cluttered", COLOCALIZER),
-    ],
+    "colocalization": [(f"mnist-{name}", COLOCALIZER) for name in COLOCALIZATIONS],
 }
 TABLES["all"] = sorted(
     (cell for cells in TABLES.values() for cell in cells), key=lambda cell: ORDER.index(cell[1])
@@ -58,7 +56,8 @@ def queue_of(table: str, column: str, seeds: int) -> list[Experiment]:
         cells = [(recipe, model) for recipe, model in cells if "cnn" not in model]
     if column == "best":
         names = dict.fromkeys(recipe.removeprefix("mnist-") for recipe, _ in cells)
-        cells = [(f"mnist-{name}", BEST[name]) for name in names if name in BEST]
+        known = BEST | dict.fromkeys(COLOCALIZATIONS, COLOCALIZER)
+        cells = [(f"mnist-{name}", known[name]) for name in names if name in known]
     return [
         make_experiment(recipe, model, column, seed)
         for seed in range(seeds)

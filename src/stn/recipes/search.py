@@ -1,0 +1,56 @@
+"""What many images have in common, found by looking everywhere: a search beside the gradient."""
+
+import torch
+from torch import Tensor, nn
+
+from ..transforms import Attention
+from ..warp import warp
+
+# Windows of each image along an axis, and rounds until the places agree.
+GRID = 7
+ROUNDS = 5
+
+
+class Search:
+    """Windows of one scale all over every image, and which of them look most alike.
+
+    Where the hinge is open, its gradient with respect to e_n is 2 (patch - mean of the others):
+    each window climbs <e_n, mean - patch>. Bilinear gradients are local, so a window that stands on
+    clutter never sees the digit beside it. The same quantity at all places tells where it is.
+
+    Args:
+        encoder: crops (N, 1, h, w) -> features (N, F).
+        images: (N, 1, H, W).
+        scale: of the windows, over the image.
+        crop_px: side of the crops.
+    """
+
+    @torch.no_grad()
+    def __init__(self, encoder: nn.Module, images: Tensor, scale: float, crop_px: int):
+        line = torch.linspace(-1, 1, GRID) * (1 - scale)
+        y, x = torch.meshgrid(line, line, indexing="ij")
+        self.places = torch.stack([x.flatten(), y.flatten()], -1).to(images.device)
+        log_scale = self.places.new_full((1, 1), scale).log()
+        crops = (
+            encoder(
+                warp(
+                    images,
+                    Attention(),
+                    torch.cat([log_scale, place.unsqueeze(0)], -1).expand(len(images), -1),
+                    (crop_px, crop_px),
+                    antialias=True,
+                )
+            )
+            for place in self.places
+        )
+        self.features = torch.stack(list(crops), 1)
+        self.background = self.features.mean((0, 1))
+
+    def common(self, features: Tensor) -> Tensor:
+        """Places (N, 2) of the windows that look most alike, beginning from features (N, F)."""
+        rows = torch.arange(len(self.features), device=features.device)
+        mean, best = features.detach().mean(0), rows
+        for _ in range(ROUNDS):
+            best = ((self.features - self.background) @ (mean - self.background)).argmax(1)
+            mean = self.features[rows, best].mean(0)
+        return self.places[best]
