@@ -35,6 +35,21 @@ def test_twins_cost_the_same_and_train_alike(recipe, base):
         assert twin.training == plain.training
 
 
+def test_a_transformer_behind_a_stem_warps_feature_maps():
+    spec = NetSpec(name="st-cnn-affine", shape=(1, 42, 42), budget=200_000, stem=2)
+    network = build_model(spec).eval()
+    assert 0.9 * spec.budget <= count_parameters(network) <= spec.budget
+    x = torch.rand(2, 1, 42, 42)
+    maps = network.stem(x)
+    assert maps.shape[1] > 1
+    assert maps.shape[2:] == (34, 34)
+    seen = network.transformer(maps)
+    torch.testing.assert_close(seen, maps, atol=1e-5, rtol=0)  # the identity at the start
+    torch.testing.assert_close(network(x), network.classifier(seen))
+    with pytest.raises(ValueError, match="a stem is for st-cnn- nets without pool and size"):
+        build_model(NetSpec(name="st-fcn-affine", shape=(1, 42, 42), stem=2))
+
+
 @pytest.mark.parametrize("model", ["st-fcn-tps", "st-cnn-affine"])
 def test_a_transformer_net_starts_at_the_identity(model):
     network = build_model(make_experiment("mnist-tc", model).net)

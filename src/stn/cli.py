@@ -156,8 +156,9 @@ class Report:
         for folder in self.folders:
             config = _config(folder)
             name, examples, means = folder.resolve().name, None, (None, None)
-            # Volumes, and several outputs for an image, are not drawn.
-            flat = "net" in config and len(read_spec(folder).shape) == 3
+            # Volumes, feature maps, and several outputs for an image, are not drawn.
+            spec = read_spec(folder) if "net" in config else None
+            flat = spec is not None and len(spec.shape) == 3 and not spec.stem
             if flat and not config["model"].startswith("2x") and (folder / TENSORS).exists():
                 model = load_model(folder)
                 digits = joined(frozen_digits(config["distortion"], splits, "test", 0))
@@ -233,7 +234,9 @@ class Reproduce:
         for page in self.page:
             print(f"wrote {', '.join(fill_page(page, column, rows))} in {page}")
         if self.models is not None:
-            for folder in publish_models(rows, self.runs, self.models):
+            recipes = {experiment.recipe for experiment in experiments}
+            own = [row for row in rows if row["recipe"] in recipes]
+            for folder in publish_models(own, self.runs, self.models):
                 print(f"wrote {folder}")
         if failed:
             names = ", ".join(experiment.folder_name for experiment in failed)

@@ -1,9 +1,12 @@
 """The paper's base classifiers, and a modern one, sized by a parameter budget."""
 
 from collections.abc import Callable
+from typing import TypeVar
 
 import torch
 from torch import nn
+
+Model = TypeVar("Model", bound=nn.Module)
 
 
 def fcn(shape: tuple[int, int, int], classes: int, width: int, batch_norm: bool) -> nn.Sequential:
@@ -72,7 +75,7 @@ def count_parameters(model: nn.Module) -> int:
     return sum(p.numel() for p in model.parameters() if p.requires_grad)
 
 
-def widest(build: Callable[[int], nn.Module], budget: int, limit: int) -> nn.Module:
+def widest(build: Callable[[int], Model], budget: int, limit: int) -> Model:
     """The widest model of at most `budget` parameters and `limit` width."""
 
     def cost(width: int) -> int:

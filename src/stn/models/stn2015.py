@@ -7,6 +7,7 @@ flattened over their depth.
 
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor, nn
 
 from .. import transforms
@@ -54,6 +55,8 @@ class NetSpec:
         batch_norm: in the classifier.
         localization_batch_norm: in the localization network.
         size: (H, W) or (D, H, W) of the transformer's output; None for the images' own.
+        stem: layers of the classifier that stand before the transformer, on whose feature maps it
+            then works; 0 puts it on the image, 2 behind the first convolution of `st-cnn-` nets.
         steps: transformers in series, `Cascade`, that correct each other; of `st-` nets.
         antialias, mode, padding_mode: of the transformer.
         random_start: theta from a random layer, not from the identity.
@@ -68,6 +71,7 @@ class NetSpec:
     batch_norm: bool = True
     localization_batch_norm: bool = False
     size: tuple[int, ...] | None = None
+    stem: int = 0
     steps: int = 1
     antialias: bool = False
     mode: Mode = "bilinear"
@@ -93,7 +97,7 @@ class DepthMean(nn.Module):
 
 
 class Network(nn.Module):
-    """[transformer - pool -] classifier; images (B, C, H, W) or (B, 1, D, H, W) -> logits.
+    """[stem -] [transformer - pool -] classifier; images (B, C, H, W) or (B, 1, D, H, W) -> logits.
 
     The outputs of parallel transformers, and the depth of volumes, become channels.
     """
@@ -104,8 +108,10 @@ class Network(nn.Module):
         pool: nn.Module,
         classifier: nn.Module,
         normalize: bool = False,
+        stem: nn.Module | None = None,
     ):
         super().__init__()
+        self.stem = nn.Identity() if stem is None else stem
         self.transformer = transformer
         self.pool = pool
         self.classifier = classifier
@@ -114,6 +120,7 @@ class Network(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         if self.normalize:
             x = (x - MEAN) / DEVIATION
+        x = self.stem(x)
         if self.transformer is not None:
             x = self.transformer(x)
         return self.classifier(self.pool(x.flatten(1, -3)))
@@ -133,10 +140,36 @@ def build_model(spec: NetSpec) -> Network:
     if spec.name in BASES:
         classifier = _classifier(spec, (channels, canvas[-2], canvas[-1]), spec.budget)
         return Network(None, flat, classifier, spec.normalize)
+    if spec.stem:
+        return widest(lambda width: _behind_stem(spec, width), spec.budget, WIDEST["cnn"])
+    transformer = _transformer(spec, spec.shape)
+    height, width = (n // spec.pool for n in seen[-2:])
+    pool = nn.Sequential(flat, nn.AvgPool2d(spec.pool)) if spec.pool > 1 else flat
+    left = spec.budget - count_parameters(transformer)
+    num = TRANSFORMERS[spec.name.split("-")[0]]
+    classifier = _classifier(spec, (num * channels, height, width), left)
+    return Network(transformer, pool, classifier, spec.normalize)
+
+
+def _behind_stem(spec: NetSpec, width: int) -> Network:
+    """A cnn that is cut in two, with the transformer on the feature maps between."""
+    if not spec.name.startswith("st-cnn-") or spec.pool > 1 or spec.size is not None:
+        raise ValueError("a stem is for st-cnn- nets without pool and size")
+    channels, height, wide = spec.shape
+    layers = list(cnn((channels, height, wide), spec.classes, width, spec.batch_norm))
+    stem = nn.Sequential(*layers[: spec.stem])
+    maps = stem(torch.zeros(1, *spec.shape)).shape[1:]
+    transformer = _transformer(spec, tuple(maps))
+    rest = nn.Sequential(*layers[spec.stem :])
+    return Network(transformer, nn.Identity(), rest, spec.normalize, stem)
+
+
+def _transformer(spec: NetSpec, shape: tuple[int, ...]) -> Transformer:
+    """The transformer of `spec` for inputs (C, H, W) or (C, D, H, W)."""
     prefix, base, family = spec.name.split("-")
-    num = TRANSFORMERS[prefix]
-    transform = FAMILIES[family](len(canvas))
-    localizations = [_localization(base, spec) for _ in range(num)]
+    num, transform = TRANSFORMERS[prefix], FAMILIES[family](len(shape) - 1)
+    norm = spec.localization_batch_norm
+    localizations = [_localization(base, shape, norm) for _ in range(num)]
     if spec.steps > 1:
         transformer = Cascade(localizations[0], transform, spec.steps, spec.size)
     elif num == 1:
@@ -149,26 +182,21 @@ def build_model(spec: NetSpec) -> Network:
         for module in transformer.modules():
             if isinstance(module, ThetaHead):
                 module.reset_parameters()
-    height, width = (n // spec.pool for n in seen[-2:])
-    pool = nn.Sequential(flat, nn.AvgPool2d(spec.pool)) if spec.pool > 1 else flat
-    left = spec.budget - count_parameters(transformer)
-    classifier = _classifier(spec, (num * channels, height, width), left)
-    return Network(transformer, pool, classifier, spec.normalize)
+    return transformer
 
 
-def _localization(base: str, spec: NetSpec) -> nn.Module:
+def _localization(base: str, shape: tuple[int, ...], norm: bool) -> nn.Module:
     """The paper's; of volumes, which it does not state, the fully connected one on small copies."""
-    channels, *canvas = spec.shape
-    norm = spec.localization_batch_norm
+    channels, *canvas = shape
     if len(canvas) == 3:
         small = (channels, *(n // VOLUME_POOL for n in canvas))
         dense = DenseLocalization(small, batch_norm=norm)
         dense.insert(0, nn.AvgPool3d(VOLUME_POOL))
         return dense
-    shape = (channels, canvas[0], canvas[1])
+    flat = (channels, canvas[0], canvas[1])
     if base == "fcn":
-        return DenseLocalization(shape, batch_norm=norm)
-    return ConvLocalization(shape, batch_norm=norm)
+        return DenseLocalization(flat, batch_norm=norm)
+    return ConvLocalization(flat, batch_norm=norm)
 
 
 def _classifier(spec: NetSpec, shape: tuple[int, int, int], budget: int) -> nn.Module:

@@ -4,6 +4,8 @@ from dataclasses import replace
 
 from .digits import Digits, mnist_rts
 
+CNN = {"name": "st-cnn-affine", "budget": 200_000}
+CNN_TRAINING = {"lr": 2e-3, "precision": "bfloat16"}
 # Variant: (what it says in the table, changes of the network, changes of the training).
 ABLATIONS: dict[str, tuple[str, dict, dict]] = {
     "plain": ("identity start, zeros outside, localization at the full rate", {}, {}),
@@ -44,6 +46,13 @@ ABLATIONS: dict[str, tuple[str, dict, dict]] = {
     "projective": ("projective", {"name": "st-fcn-projective"}, {}),
     "tps": ("thin plate spline", {"name": "st-fcn-tps"}, {}),
     "none": ("no transformer", {"name": "fcn"}, {}),
+    "cnn": ("cnn in place of fcn, an affine transformer on the image", CNN, CNN_TRAINING),
+    "cnn-stem": (
+        "the same, behind the first convolution, on its feature maps",
+        CNN | {"stem": 2, "pool": 1},
+        CNN_TRAINING,
+    ),
+    "cnn-none": ("the same without a transformer", CNN | {"name": "cnn", "pool": 1}, CNN_TRAINING),
 }
 
 

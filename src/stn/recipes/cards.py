@@ -45,22 +45,25 @@ seen = model.transformer(images)  # what the classifier looks at
 ## Limits
 
 It knows white digits on black, distorted as in its training and no further: not photographs, not
-other canvases. Of {tried} run(s) of this network it is the one with the lowest held-out error; its
-test error is one draw, the table of all seeds stands in docs/reproduction.md.
+other canvases. Of {tried} run(s) of transformer nets on this task it has the lowest held-out error;
+its test error is one draw, the table of all runs stands in docs/reproduction.md.
 """
 
 
 def publish_models(rows: Iterable[dict], runs: Path, models: Path) -> list[Path]:
-    """Publish, for each recipe, the run with the lowest held-out error; returns the folders.
+    """Publish each recipe's transformer net with the lowest held-out error; returns the folders.
 
     Args:
-        rows: published results. Those without a network of their own are passed over.
+        rows: published results. Those without a transformer net are passed over.
         runs: where their run folders stand; what is not there is passed over.
         models: gets a folder for each recipe.
     """
     groups: dict[str, list[dict]] = {}
     for row in rows:
-        if "net" in row["config"] and (_run_of(row, runs) / TENSORS).exists():
+        if (
+            "st-" in row["config"].get("net", {"name": ""})["name"]
+            and (_run_of(row, runs) / TENSORS).exists()
+        ):
             groups.setdefault(row["recipe"], []).append(row)
     return [
         _publish(

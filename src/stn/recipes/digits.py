@@ -174,7 +174,7 @@ def measure(model: Network, chunks: Iterable[FrozenSet]) -> tuple[float, dict]:
         size = tuple(chunk.images.shape[2:])
         poses.append(_rows(chunk))
         if layer is not None:
-            theta = layer.eval().theta(chunk.images)
+            theta = layer.eval().theta(model.stem(chunk.images))
             thetas.append(theta.view(len(theta), -1, layer.composed().num_params))
     pose = torch.cat(poses)
     digits = [f" digit {k}" * (pose.shape[1] > 1) for k in range(pose.shape[1])]
