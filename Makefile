@@ -60,7 +60,8 @@ gpu-bench: setup
 	$(BIN)/stn bench --device cuda --budget-s 450 --page docs/performance.md
 
 gpu-reproduce: setup
-	$(BIN)/stn reproduce all --column faithful --device auto --processes 8 --budget-s 240
+	$(BIN)/stn reproduce all --column faithful --seeds 3 --processes 8 --budget-s 240
+	$(BIN)/stn reproduce all --column best --seeds 3 --processes 4 --budget-s 120
 
 # Two thousand random calls of the native kernels under AddressSanitizer.
 sanitize: setup

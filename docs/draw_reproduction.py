@@ -143,7 +143,7 @@ def draw_addition(runs: Path, splits, path: Path) -> None:
 def draw_colocalization(runs: Path, splits, path: Path) -> None:
     """Windows that found what a hundred images have in common, and the true boxes."""
     kinds = ("mnist-colocalization", "mnist-colocalization-cluttered")
-    folders = [folder for kind in kinds if (folder := finished(runs, kind, "st-attention"))]
+    folders = [folder for kind in kinds if (folder := finished(runs, kind, "st-attention", "best"))]
     digits = range(10)
     figure, axes = grid_of(2 * len(folders), len(digits))
     for number, folder in enumerate(folders):
@@ -166,7 +166,7 @@ def draw_colocalization(runs: Path, splits, path: Path) -> None:
 def draw_colocalization_steps(runs: Path, splits, path: Path, digits=(2, 6)) -> None:
     """The windows of one image of a class along the training, without and with clutter."""
     kinds = ("mnist-colocalization", "mnist-colocalization-cluttered")
-    folders = [folder for kind in kinds if (folder := finished(runs, kind, "st-attention"))]
+    folders = [folder for kind in kinds if (folder := finished(runs, kind, "st-attention", "best"))]
     rows = [(folder, digit) for folder in folders for digit in digits]
     figure, axes = grid_of(len(rows), FRAMES + 1)
     for row, (folder, digit) in zip(axes, rows, strict=True):
