@@ -106,7 +106,8 @@ class Cascade(Transformer):
         size: of the output; None for the input's own.
         num_features: of each localization; None to read localization.num_features.
         initial_theta: (P,), of every step; None for zeros.
-        check_finite, and the options from mode to backend: as in SpatialTransformer.
+        check_finite, and the options from mode to backend: as in SpatialTransformer. antialias is
+            for the output; what the localizations see on the way is at the input's own size.
 
     Shape:
         (B, C, *S) -> (B, C, *size); theta is (B, steps * P), that of Compose(step 1, step 2, …).
@@ -163,7 +164,7 @@ class Cascade(Transformer):
             which = step % len(self.localization)
             if thetas:
                 earlier = Compose(*[self.transform] * step)
-                seen = self._warp(x, earlier, torch.cat(thetas, -1), None)
+                seen = self._warp(x, earlier, torch.cat(thetas, -1), None, antialias=False)
             thetas.append(self.head[which](run_localization(self.localization[which], seen)))
         return self._checked(torch.cat(thetas, -1))
 

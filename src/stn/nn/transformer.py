@@ -85,10 +85,15 @@ class Transformer(nn.Module):
         return self.transform
 
     def warp(self, x: Tensor, theta: Tensor) -> Tensor:
-        return self._warp(x, self.composed(), theta, self.size)
+        return self._warp(x, self.composed(), theta, self.size, self.antialias)
 
     def _warp(
-        self, x: Tensor, transform: Transform, theta: Tensor, size: Sequence[int] | None
+        self,
+        x: Tensor,
+        transform: Transform,
+        theta: Tensor,
+        size: Sequence[int] | None,
+        antialias: bool,
     ) -> Tensor:
         return warp(
             x,
@@ -98,7 +103,7 @@ class Transformer(nn.Module):
             mode=self.mode,
             padding_mode=self.padding_mode,
             align_corners=self.align_corners,
-            antialias=self.antialias,
+            antialias=antialias,
             gradient_blur_px=self.gradient_blur_px,
             fill=self.fill,
             backend=self.backend,
