@@ -7,6 +7,8 @@ import sys
 import pytest
 
 from stn.cli import main
+from stn.data import Split
+from stn.recipes import run_experiment
 
 from . import synthetic
 
@@ -56,7 +58,26 @@ def test_report_of_parallel_transformers_shows_their_poses(tmp_path, digits):
     out = tmp_path / "two"
     assert train(out, "mnist-addition", "2xst-fcn-affine") == 0
     assert main(["report", str(out)]) == 0
-    assert "After transformer 1 digit 0" in (out / "report.html").read_text()
+    page = (out / "report.html").read_text()
+    assert "After transformer 1 digit 0" in page
+    assert page.count('class="region of-1"') == 12  # what each of two transformers read
+
+
+def test_report_of_volumes(tmp_path, capsys, digits, monkeypatch):
+    out = tmp_path / "volumes"
+    made = synthetic.experiment(recipe="mnist-volumes", steps=1, every=1, budget=400_000)
+    splits = synthetic.splits()
+    few = splits._replace(
+        train=Split(*(t[:40] for t in splits.train)),
+        held_out=Split(*(t[:8] for t in splits.held_out)),
+        test=Split(*(t[:20] for t in splits.test)),
+    )
+    run_experiment(made, out, few, cpu=True)
+    monkeypatch.setattr("stn.data.split_mnist", lambda _: few)
+    assert main(["report", str(out), "--examples", "3"]) == 0
+    page = (out / "report.html").read_text()
+    assert "The same after the transformer" in page
+    assert "Mean test image: after" in page
 
 
 def test_report_of_an_unfinished_run(tmp_path, digits):

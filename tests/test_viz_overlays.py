@@ -49,7 +49,7 @@ def test_first_images_then_worst_mistakes():
     assert found.inputs[:, 0, 0, 0].tolist() == [0, 1, 2, 3, 8, 6]
     assert found.predictions.tolist() == [0, 1, 0, 0, 1, 1]
     assert found.grids is None
-    assert found.outputs is found.inputs or torch.equal(found.outputs, found.inputs)
+    assert found.outputs.shape[:2] == (6, 0)
     torch.testing.assert_close(found.confidence[0], torch.tensor([5.0, 0.0]).softmax(0)[0])
     assert net.training
 
@@ -70,23 +70,55 @@ def test_outputs_and_grids_are_those_of_the_transformer():
     found = collect_examples(net, images, torch.zeros(4, dtype=torch.long), 4)
     assert found.grids is not None
     assert found.align_corners
-    assert found.grids.shape == (4, 3, 5, 2)
-    again = stn.grid_sample(found.inputs, found.grids, align_corners=True)
-    torch.testing.assert_close(found.outputs, again)
+    assert found.grids.shape == (4, 1, 3, 5, 2)
+    again = stn.grid_sample(found.inputs, found.grids[:, 0], align_corners=True)
+    torch.testing.assert_close(found.outputs[:, 0], again)
     before, after = mean_images(net, images, batch_size=3)
     torch.testing.assert_close(before, images.mean((0, 1)))
-    torch.testing.assert_close(after, found.outputs.mean((0, 1)))
+    torch.testing.assert_close(after, found.outputs.mean((0, 2)))
     assert mean_images(Net(torch.zeros(4, 2)), images)[1] is None
 
 
-def test_what_cannot_be_drawn_is_refused():
+def test_outputs_of_parallel_transformers_stand_side_by_side():
     localization = stn.nn.DenseLocalization((1, 6, 8))
-    many = stn.ParallelTransformers(localization, stn.Affine(), 2)
-    labels = torch.zeros(4, dtype=torch.long)
-    with pytest.raises(ValueError, match="one output per image"):
-        collect_examples(Net(torch.zeros(4, 2), many), numbered(4), labels, 2)  # type: ignore
+    many = stn.ParallelTransformers(localization, stn.Attention(), 3, (4, 4), initial_theta="tile")
+    net, images = Net(torch.zeros(4, 2), many), numbered(4)
+    found = collect_examples(net, images, torch.zeros(4, dtype=torch.long), 2)
+    outlines = outlines_of(found)
+    assert found.grids is not None
+    assert outlines is not None
+    assert found.outputs.shape == (2, 3, 1, 4, 4)
+    assert outlines.shape[:2] == (2, 3)
+    for k in range(3):
+        again = stn.grid_sample(found.inputs, found.grids[:, k])
+        torch.testing.assert_close(found.outputs[:, k], again)
+    mean = mean_images(net, images)[1]
+    assert mean is not None
+    assert mean.shape == (3, 4, 4)
+
+
+def test_volumes_are_shown_by_the_mean_over_their_depth():
+    localization = nn.Sequential(nn.Flatten(), nn.Linear(5 * 6 * 8, 4))
+    layer = stn.SpatialTransformer(localization, stn.Affine(3), (3, 4, 4), num_features=4)
+
+    class Reader(Net):
+        def forward(self, x):
+            return self.logits[: len(x)]
+
+    volumes = torch.rand(4, 1, 5, 6, 8)
+    net = Reader(torch.zeros(4, 2), layer)
+    found = collect_examples(net, volumes, torch.zeros(4, dtype=torch.long), 4)
+    assert found.grids is None
+    torch.testing.assert_close(found.inputs, volumes.mean(2))
+    torch.testing.assert_close(found.outputs[:, 0], layer.eval()(volumes).mean(2))
+    before, after = mean_images(net, volumes)
+    torch.testing.assert_close(before, volumes.mean((0, 1, 2)))
+    torch.testing.assert_close(after, found.outputs.mean((0, 2)))
+
+
+def test_too_few_images_are_refused():
     with pytest.raises(ValueError, match="at least 1"):
-        collect_examples(Net(torch.zeros(4, 2)), numbered(4), labels, 0)
+        collect_examples(Net(torch.zeros(4, 2)), numbered(4), torch.zeros(4, dtype=torch.long), 0)
 
 
 @pytest.mark.parametrize("align_corners", [False, True])
@@ -119,13 +151,15 @@ def test_outline_follows_the_transform():
 @pytest.mark.parametrize("align_corners", [False, True])
 def test_outlines_of_examples_read_their_own_convention(align_corners):
     inputs, number = torch.rand(2, 1, 6, 8), torch.zeros(2, dtype=torch.long)
-    grids = stn.Affine().grid(torch.zeros(2, 6), (6, 8), align_corners)
-    examples = Examples(inputs, inputs, grids, number, number, torch.rand(2), align_corners)
+    grids = stn.Affine().grid(torch.zeros(2, 6), (6, 8), align_corners)[:, None]
+    examples = Examples(
+        inputs, inputs[:, None], grids, number, number, torch.rand(2), align_corners
+    )
     outlines = outlines_of(examples)
     assert outlines is not None
     corners = [[0, 0], [7, 5]]
-    assert outlines[1].amin(0).tolist() == pytest.approx(corners[0], abs=1e-4)
-    assert outlines[1].amax(0).tolist() == pytest.approx(corners[1], abs=1e-4)
+    assert outlines[1, 0].amin(0).tolist() == pytest.approx(corners[0], abs=1e-4)
+    assert outlines[1, 0].amax(0).tolist() == pytest.approx(corners[1], abs=1e-4)
 
 
 def test_outlines_are_cut_at_the_horizon():
@@ -144,8 +178,10 @@ def test_drawn_examples_are_a_png(tmp_path, channels):
     inputs = torch.rand(shape)
     grids = stn.Similarity().grid(0.2 * torch.randn(13, 4), (12, 16))
     grids[1] = torch.nan
+    grids = torch.stack([grids, grids.flip(0)], 1)
     numbers = torch.arange(13)
-    examples = Examples(inputs, inputs, grids, numbers, (numbers % 7), torch.rand(13))
+    outputs = torch.stack([inputs, inputs], 1)
+    examples = Examples(inputs, outputs, grids, numbers, (numbers % 7), torch.rand(13))
     for kept, name in ((examples, "a.png"), (examples._replace(grids=None), "b.png")):
         draw_examples(kept, tmp_path / name, "Title")
         with Image.open(tmp_path / name) as image:

@@ -46,8 +46,8 @@ def examples(with_grid=True):
     grids = stn.Affine().grid(theta, (14, 14))
     return Examples(
         inputs,
-        stn.grid_sample(inputs, grids) if with_grid else inputs,
-        grids if with_grid else None,
+        stn.grid_sample(inputs, grids)[:, None] if with_grid else inputs[:, None][:, :0],
+        grids[:, None] if with_grid else None,
         torch.tensor([3, 1, 4, 1]),
         torch.tensor([3, 1, 9, 1]),
         torch.tensor([0.99, 0.75, 0.61, 0.5]),
@@ -101,13 +101,13 @@ def test_contains_the_numbers(tmp_path):
 
 
 def test_asks_for_nothing_outside(tmp_path):
-    run, means = finished(), torch.rand(2, 28, 28)
+    run, means = finished(), (torch.rand(28, 28), torch.rand(2, 28, 28))
     view = RunView(run.name, run.config, run.results, run.metrics, examples(), *means)
     page = page_of(tmp_path, view)
     kept = re.sub(r"data:image/png;base64,[\w+/=]*", "", page)
     assert not re.search(r"https?:|//\w|url\(|@import|<script|<link|<iframe", kept)
     found = re.findall(r'(?:src|href)="(?!#)([^"]*)"', page)
-    assert len(found) == 2 * 4 + 2
+    assert len(found) == 2 * 4 + 3
     for address in found:
         assert address.startswith("data:image/png;base64,")
         data = base64.b64decode(address.partition(",")[2])
@@ -152,7 +152,7 @@ def test_examples_and_their_mistakes(tmp_path, with_grid):
     assert page.count("<li") == 4
     assert page.count('<li class="wrong">') == 1
     assert "<strong>4, read as 9</strong><small>61 % sure</small>" in page
-    assert page.count('class="region"') == (4 if with_grid else 0)
+    assert page.count('class="region of-0"') == (4 if with_grid else 0)
 
 
 def test_many_runs_are_charted_by_recipe(tmp_path):

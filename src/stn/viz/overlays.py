@@ -16,15 +16,18 @@ from ..training.checkpoint import write_atomically
 from .pictures import displayable, margin_for, polylines
 
 COLUMNS = 10
-RIGHT, WRONG, REGION = "#1a1c1e", "#b3261e", "#ffb000"
+RIGHT, WRONG = "#1a1c1e", "#b3261e"
+REGIONS = ("#ffb000", "#56b4e9", "#e377c2", "#7fc97f")  # one transformer after the other
 
 
 class Examples(NamedTuple):
     """Images that a classifier has read, on the CPU.
 
-    inputs: (N, H, W) or (N, C, H, W), in [0, 1].
-    outputs: of the transformer, (N, h, w) or (N, C, h, w); the inputs for a net without one.
-    grids: where the outputs were read, (N, h, w, 2), normalised; None without a transformer.
+    inputs: (N, H, W) or (N, C, H, W), in [0, 1]; of volumes the mean over their depth.
+    outputs: of the K transformers side by side, (N, K, h, w) or (N, K, C, h, w); K is 0 for a net
+        without one.
+    grids: where the outputs were read, (N, K, h, w, 2), normalised; None without a transformer, and
+        for volumes.
     labels, predictions: true and most likely classes (N,).
     confidence: probability (N,) of the prediction.
     align_corners: what +-1 means in `grids`.
@@ -50,13 +53,12 @@ def collect_examples(model: nn.Module, images: Tensor, labels: Tensor, count: in
     Args:
         model: a classifier; its attribute `transformer`, if it has one that is not None, is the
             layer to look at.
-        images: (N, C, H, W) in [0, 1], on the model's device.
+        images: (N, C, H, W) or (N, C, D, H, W) in [0, 1], on the model's device.
         labels: (N,) whole numbers.
         count: how many examples, at least 1; N if there are fewer images.
 
     Raises:
-        ValueError: no images or `count` below 1; a transformer that is not 2-D or makes several
-            outputs per image.
+        ValueError: no images or `count` below 1.
     """
     if count < 1 or len(images) < 1:
         raise ValueError(f"count and images must be at least 1, got {count} and {len(images)}")
@@ -67,9 +69,9 @@ def collect_examples(model: nn.Module, images: Tensor, labels: Tensor, count: in
     inputs = images[chosen.to(images.device)]
     seen = _inspect(model, inputs)
     return Examples(
-        inputs.cpu(),
-        inputs.cpu() if seen is None else seen.output.cpu(),
-        None if seen is None else seen.grid.cpu(),
+        _flat(inputs, 4).cpu(),
+        inputs[:, None][:, :0].cpu() if seen is None else _outputs(seen).cpu(),
+        None if seen is None else _grids(seen),
         labels.cpu()[chosen],
         predictions.cpu()[chosen],
         confidence.cpu()[chosen],
@@ -81,20 +83,42 @@ def collect_examples(model: nn.Module, images: Tensor, labels: Tensor, count: in
 def mean_images(
     model: nn.Module, images: Tensor, batch_size: int = 1000
 ) -> tuple[Tensor, Tensor | None]:
-    """Mean over images (N, C, H, W) and channels before and after the model's transformer.
+    """Mean over images and channels before and after the model's transformers.
+
+    Args:
+        model: as in `collect_examples`.
+        images: (N, C, H, W) or (N, C, D, H, W).
+        batch_size: images at a time.
 
     Returns:
-        (H, W), and (h, w) or None for a model without a transformer.
+        (H, W), and (K, h, w) or None for a model without a transformer; means over the depth.
     """
-    before = images.mean((0, 1)).cpu()
-    total = None
+    before = _flat(images, 4).mean((0, 1)).cpu()
+    total = torch.zeros(())
     for chunk in images.split(batch_size):
         seen = _inspect(model, chunk)
         if seen is None:
             return before, None
-        part = seen.output.float().mean(1).sum(0)
-        total = part if total is None else total + part
-    return before, None if total is None else (total / len(images)).cpu()
+        total = total + _outputs(seen).float().mean(2).sum(0).cpu()
+    return before, total / len(images)
+
+
+def _flat(images: Tensor, dims: int) -> Tensor:
+    """Images of `dims` axes as they are; volumes, which have one more, by the mean over depth."""
+    return images if images.dim() == dims else images.mean(-3)
+
+
+def _outputs(seen: WarpResult) -> Tensor:
+    """(N, K, C, h, w)."""
+    one = seen.theta.dim() == 2
+    return _flat(seen.output.unsqueeze(1) if one else seen.output, 5)
+
+
+def _grids(seen: WarpResult) -> Tensor | None:
+    """(N, K, h, w, 2); None for volumes."""
+    if seen.transform.dim != 2:
+        return None
+    return (seen.grid.unsqueeze(1) if seen.theta.dim() == 2 else seen.grid).cpu()
 
 
 def region_outline(grid: Tensor, size: Sequence[int], align_corners: bool = False) -> Tensor:
@@ -123,16 +147,17 @@ def region_outline(grid: Tensor, size: Sequence[int], align_corners: bool = Fals
 
 
 def outlines_of(examples: Examples) -> Tensor | None:
-    """`region_outline` of all examples, (N, M, 2); None without a transformer."""
+    """`region_outline` of all examples, (N, K, M, 2); None without grids."""
     if examples.grids is None:
         return None
     size = tuple(examples.inputs.shape[-2:])
-    lines = [region_outline(grid, size, examples.align_corners) for grid in examples.grids]
-    return torch.stack(lines)
+    grids = examples.grids.flatten(0, 1)
+    lines = [region_outline(grid, size, examples.align_corners) for grid in grids]
+    return torch.stack(lines).unflatten(0, examples.grids.shape[:2])
 
 
 def draw_examples(examples: Examples, path: Path, title: str) -> None:
-    """Write a PNG: each example a column, the input with the region above, the output below.
+    """Write a PNG: each example a column, the input with the regions above, the outputs below.
 
     The dot marks the corner that becomes the output's top left. Mistakes are red.
     """
@@ -142,7 +167,7 @@ def draw_examples(examples: Examples, path: Path, title: str) -> None:
     size = tuple(examples.inputs.shape[-2:])
     outlines = outlines_of(examples)
     margin = 0.0 if outlines is None else margin_for(outlines, size)
-    deep = 1 if outlines is None else 2
+    deep = 1 + examples.outputs.shape[1]
     columns = min(count, COLUMNS)
     blocks = -(-count // COLUMNS)
     figure = Figure(
@@ -163,24 +188,24 @@ def draw_examples(examples: Examples, path: Path, title: str) -> None:
             fontsize=8,
             color=RIGHT if true == read else WRONG,
         )
-        if outlines is None:
-            continue
-        _draw_region(above, outlines[i], size, margin)
-        below = axes[block * deep + 1, column]
-        below.imshow(displayable(examples.outputs[i]), cmap="gray", vmin=0, vmax=255)
+        for k, output in enumerate(examples.outputs[i]):
+            if outlines is not None:
+                _draw_region(above, outlines[i, k], size, margin, REGIONS[k % len(REGIONS)])
+            below = axes[block * deep + 1 + k, column]
+            below.imshow(displayable(output), cmap="gray", vmin=0, vmax=255)
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=150)
     write_atomically(Path(path), buffer.getvalue())
 
 
-def _draw_region(axis, outline: Tensor, size: Sequence[int], margin: float) -> None:
+def _draw_region(axis, outline: Tensor, size: Sequence[int], margin: float, color: str) -> None:
     height, width = size
     for line in polylines(outline, (height, width)):
         x, y = zip(*line, strict=True)
         axis.plot(x, y, color="black", linewidth=2.6)
-        axis.plot(x, y, color=REGION, linewidth=1.4)
+        axis.plot(x, y, color=color, linewidth=1.4)
     if bool(outline[0].isfinite().all()):
-        axis.plot(*outline[0].tolist(), "o", color=REGION, markeredgecolor="black", markersize=5)
+        axis.plot(*outline[0].tolist(), "o", color=color, markeredgecolor="black", markersize=5)
     axis.set_xlim(-0.5 - margin, width - 0.5 + margin)
     axis.set_ylim(height - 0.5 + margin, -0.5 - margin)
 
@@ -205,13 +230,6 @@ def _inspect(model: nn.Module, images: Tensor) -> WarpResult | None:
     was_training = model.training
     model.eval()
     try:
-        seen = transformer.inspect(images)
+        return transformer.inspect(images)
     finally:
         model.train(was_training)
-    if seen.theta.dim() != 2 or seen.transform.dim != 2:
-        raise ValueError(
-            f"examples are of 2-D transformers with one output per image, got "
-            f"{type(transformer).__name__} with theta of shape {tuple(seen.theta.shape)} over "
-            f"{seen.transform!r}"
-        )
-    return seen

@@ -12,6 +12,7 @@ from torch import Tensor
 
 # Lines are cut this many image sizes outside the image.
 FAR = 4.0
+REGION_COLORS = 4  # in page.html: .of-0, .of-1, …
 # Room around an image for outlines that leave it, in image sizes.
 LEAST_MARGIN, LARGEST_MARGIN = 0.06, 0.2
 
@@ -71,8 +72,8 @@ def margin_for(outlines: Tensor, size: Sequence[int]) -> float:
     return min(max(over + 0.03 * longest, LEAST_MARGIN * longest), LARGEST_MARGIN * longest)
 
 
-def image_with_region(image: Tensor, outline: Tensor, margin: float, alt: str) -> str:
-    """An inline SVG: the image, the outline (M, 2) in px over it, a dot where it starts."""
+def image_with_regions(image: Tensor, outlines: Tensor, margin: float, alt: str) -> str:
+    """An inline SVG: the image, outlines (K, M, 2) in px over it, a dot where each starts."""
     height, width = image.shape[-2:]
     box = (-0.5 - margin, -0.5 - margin, width + 2 * margin, height + 2 * margin)
     parts: list[Any] = [
@@ -80,11 +81,16 @@ def image_with_region(image: Tensor, outline: Tensor, margin: float, alt: str) -
         f'aria-label="{html.escape(alt)}">',
         f'<image href="{png_address(image)}" x="-0.5" y="-0.5" width="{width}" height="{height}"/>',
     ]
-    for piece in polylines(outline, (height, width)):
-        points = " ".join(f"{x:.2f},{y:.2f}" for x, y in piece)
-        parts += [f'<polyline class="{kind}" points="{points}"/>' for kind in ("halo", "region")]
-    if bool(outline[0].isfinite().all()):
-        x, y = outline[0].tolist()
-        radius = 0.035 * max(height, width)
-        parts.append(f'<circle class="start" cx="{x:.2f}" cy="{y:.2f}" r="{radius:.2f}"/>')
+    for k, outline in enumerate(outlines):
+        number = f"of-{k % REGION_COLORS}"
+        for piece in polylines(outline, (height, width)):
+            points = " ".join(f"{x:.2f},{y:.2f}" for x, y in piece)
+            parts += [
+                f'<polyline class="{kind}" points="{points}"/>'
+                for kind in ("halo", f"region {number}")
+            ]
+        if bool(outline[0].isfinite().all()):
+            x, y = outline[0].tolist()
+            dot = f'cx="{x:.2f}" cy="{y:.2f}" r="{0.035 * max(height, width):.2f}"'
+            parts.append(f'<circle class="start {number}" {dot}/>')
     return "".join([*parts, "</svg>"])

@@ -14,7 +14,7 @@ from torch import Tensor
 from ..training.checkpoint import write_atomically
 from . import charts
 from .overlays import Examples, outlines_of
-from .pictures import image_tag, image_with_region, margin_for
+from .pictures import image_tag, image_with_regions, margin_for
 from .tables import RunView, environment_table, error_table, is_number, look_up, pose_table
 
 # More lines than this are told apart only recipe by recipe.
@@ -136,11 +136,13 @@ def _run(run: RunView, anchor: str) -> str:
 
 def _examples(examples: Examples) -> str:
     heading, told = "Test images", "First images of the test set, then the worst mistakes."
-    if examples.grids is not None:
+    if examples.outputs.shape[1]:
         heading = "Before and after the transformer"
+        told += " Below each: what the transformer made of it."
+    if examples.grids is not None:
         told += (
-            " Above: the image, with the outline of the region that the transformer read; the dot "
-            "is the corner that becomes the top left. Below: what it made of it."
+            " The outline is the region that the transformer read; the dot is the corner that "
+            "becomes the top left."
         )
     outlines = outlines_of(examples)
     tiles = "".join(_tile(examples, outlines, i) for i in range(len(examples.labels)))
@@ -154,9 +156,11 @@ def _tile(examples: Examples, outlines: Tensor | None, i: int) -> str:
         pictures = image_tag(image, f"Test image of class {true}")
     else:
         margin = margin_for(outlines, image.shape[-2:])
-        alt = f"Test image of class {true} with the region that was read"
-        pictures = image_with_region(image, outlines[i], margin, alt)
-        pictures += image_tag(examples.outputs[i], "The same after the transformer")
+        alt = f"Test image of class {true} with what was read"
+        pictures = image_with_regions(image, outlines[i], margin, alt)
+    pictures += "".join(
+        image_tag(output, "The same after the transformer") for output in examples.outputs[i]
+    )
     sure = f"<small>{100 * float(examples.confidence[i]):.0f} % sure</small>"
     if true == read:
         return f"<li>{pictures}<strong>{true}</strong>{sure}</li>"
@@ -164,21 +168,19 @@ def _tile(examples: Examples, outlines: Tensor | None, i: int) -> str:
 
 
 def _means(run: RunView) -> str:
-    means = [
-        (torch.as_tensor(image).float(), when)
-        for image, when in ((run.mean_before, "before"), (run.mean_after, "after"))
-        if image is not None
-    ]
-    if len(means) < 2:
+    if run.mean_before is None or run.mean_after is None:
         return ""
+    after = [torch.as_tensor(image).float() for image in run.mean_after]
+    names = ["After"] if len(after) == 1 else [f"After transformer {k}" for k in range(len(after))]
+    means = [(torch.as_tensor(run.mean_before).float(), "Before"), *zip(after, names, strict=True)]
     brightest = max(float(image.nan_to_num(0.0).max()) for image, _ in means) or 1.0
     shown = "".join(
-        f"<figure>{image_tag(image / brightest, f'Mean test image {when} the transformer')}"
-        f"<figcaption>{when.capitalize()}</figcaption></figure>"
+        f"<figure>{image_tag(image / brightest, f'Mean test image: {when.lower()}')}"
+        f"<figcaption>{when}</figcaption></figure>"
         for image, when in means
     )
     return (
-        '<h3>Mean test image</h3><p class="soft">The sharper the mean after the transformer, the '
-        "more alike the images have become in pose. Both are brightened by the same factor.</p>"
-        f'<div class="means">{shown}</div>'
+        '<h3>Mean test image</h3><p class="soft">Before and after the transformer. The sharper it '
+        "has become, the more alike the images are in pose. All are brightened by the same factor."
+        f'</p><div class="means">{shown}</div>'
     )

@@ -37,7 +37,7 @@ class RunView:
         results: contents of results.json; None while the run has not finished.
         metrics: the lines of metrics.jsonl.
         examples: images to show.
-        mean_before, mean_after: (H, W), mean test image before and after the transformer.
+        mean_before: (H, W), mean test image; mean_after: (K, h, w), after each transformer.
     """
 
     name: str
