@@ -1,5 +1,6 @@
 """Every example runs, and shows what its docstring promises."""
 
+import os
 import re
 import subprocess
 import sys
@@ -42,6 +43,7 @@ def test_runs(name, tmp_path):
         capture_output=True,
         text=True,
         timeout=240,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},  # tests run side by side
     )
     assert done.returncode == 0, done.stderr
     PROMISES[name](done.stdout)
