@@ -17,8 +17,6 @@ MOST_PX = 2**28
 FITS = ("pad", "stretch", "crop")
 MODES = {1: "L", 3: "RGB"}
 SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
-    [".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"]
-)
 
 Box = tuple[float, float, float, float]
 
