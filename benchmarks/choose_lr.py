@@ -14,9 +14,10 @@ from pathlib import Path
 import torch
 
 from stn.data import DigitStream, joined, load_mnist, split_mnist
+from stn.evaluation import in_chunks
 from stn.models import build_model
 from stn.recipes import Digits, commit, frozen_digits, make_experiment
-from stn.training import train, write_json
+from stn.training import Processes, train, write_json
 
 # (column, recipe, models, part of the recipe's length, rates)
 SEARCHES = (
@@ -52,13 +53,9 @@ def main() -> None:
         torch.manual_seed(0)
         model = build_model(experiment.net)
         with tempfile.TemporaryDirectory() as folder:
+            chunks = in_chunks(held_out.images, held_out.labels)
             trained = train(
-                model,
-                stream.batch,
-                (held_out.images, held_out.labels),
-                training,
-                Path(folder),
-                cpu=True,
+                model, stream.batches, chunks, training, Path(folder), Processes(cpu=True)
             )
         row = {
             **cell,

@@ -265,8 +265,8 @@ class TestConfig:
         assert all(a <= b for a, b in itertools.pairwise(factors[:20]))
         assert all(a >= b for a, b in itertools.pairwise(factors[20:]))
 
-    def test_thirds(self):
-        config = TrainingConfig(steps=9, schedule="thirds")
+    def test_staircase(self):
+        config = TrainingConfig(steps=9, schedule="staircase")
         factors = [lr_factor(config, step) for step in range(9)]
         assert factors == pytest.approx([1] * 3 + [0.1] * 3 + [0.01] * 3)
 

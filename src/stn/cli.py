@@ -77,7 +77,6 @@ class Train:
     def __call__(self) -> None:
         import torch
 
-        from .data import load_mnist, split_mnist
         from .recipes import make_experiment, read_experiment, run_experiment
 
         again = self.recipe.endswith(".json")
@@ -92,9 +91,8 @@ class Train:
                 raise ValueError(f"threads must be at least 1, got {self.threads}")
             torch.set_num_threads(self.threads)
         folder = self.out or Path("runs") / (experiment.folder_name + "-again" * again)
-        splits = split_mnist(load_mnist())
         with _progress_bar(f"{experiment.recipe} {experiment.model}") as progress:
-            run_experiment(experiment, folder, splits, cpu=self.device == "cpu", progress=progress)
+            run_experiment(experiment, folder, cpu=self.device == "cpu", progress=progress)
         _print_errors([folder])
         print(f"the run is in {folder}; `stn report {folder}` draws it")
 

@@ -1,8 +1,12 @@
 """What a trained network is worth: its error, and how upright and centred its transformer sees."""
 
+import itertools
+import math
+from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from . import coords, linalg
@@ -20,10 +24,53 @@ def logits_of(model: nn.Module, images: Tensor, batch_size: int = 1000) -> Tenso
         model.train(was_training)
 
 
-def error_percent(model: nn.Module, images: Tensor, labels: Tensor) -> float:
-    """Share of images (N, C, H, W) whose most likely class is not their label, in percent."""
-    wrong = logits_of(model, images).argmax(-1) != labels
-    return 100 * wrong.double().mean().item()
+def answer_loss(logits: Tensor, labels: Tensor) -> Tensor:
+    """Cross-entropy, the mean over images of the sum over the parts of an answer.
+
+    Args:
+        logits: (B, classes), or (B, parts, classes) for answers of several parts: five digits.
+        labels: (B,) or (B, parts).
+    """
+    parts = math.prod(labels.shape[1:])
+    return F.cross_entropy(logits.flatten(0, -2), labels.flatten()) * parts
+
+
+def is_wrong(logits: Tensor, labels: Tensor) -> Tensor:
+    """Whether any part of each answer is wrong, (B,) bool; shapes as in `answer_loss`."""
+    return (logits.argmax(-1) != labels).view(len(labels), -1).any(-1)
+
+
+def in_chunks(
+    images: Tensor, labels: Tensor, count: int = 1000
+) -> Callable[[int, int], Iterator[tuple[Tensor, Tensor]]]:
+    """A set in memory as chunks of `count`, dealt out to the parts that call for them."""
+
+    def chunks(part: int = 0, parts: int = 1) -> Iterator[tuple[Tensor, Tensor]]:
+        pairs = zip(images.split(count), labels.split(count), strict=True)
+        return itertools.islice(pairs, part, None, parts)
+
+    return chunks
+
+
+def error_percent(
+    model: nn.Module,
+    chunks: Iterable[tuple[Tensor, Tensor]],
+    total: Callable[[Tensor], Tensor] | None = None,
+) -> float:
+    """Share of images for which the most likely answer is wrong in any part, in percent.
+
+    Args:
+        model: logits (B, [parts,] classes) from images.
+        chunks: images and labels, on any device.
+        total: sums over processes, where each has its own chunks: exact, whoever has how many.
+    """
+    device = next((p.device for p in model.parameters()), torch.device("cpu"))
+    counts = torch.zeros(2, dtype=torch.float64)
+    for images, labels in chunks:
+        wrong = is_wrong(logits_of(model, images.to(device)), labels.to(device))
+        counts += torch.tensor([wrong.sum().item(), len(labels)], dtype=torch.float64)
+    wrong, seen = (counts if total is None else total(counts)).tolist()
+    return 100 * (wrong / seen)
 
 
 class PoseSpread(NamedTuple):

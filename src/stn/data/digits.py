@@ -1,6 +1,7 @@
 """The tasks by name, their streams and their frozen sets."""
 
 import hashlib
+import itertools
 import math
 from collections.abc import Iterable, Iterator, Mapping
 from typing import NamedTuple
@@ -124,6 +125,14 @@ class DigitStream:
         generator = generator_of("stream", self.name, self.seed, step)
         drawn = self.task(self.images[rows].float().div_(255), generator, self.clutter_pool)
         return drawn.images, self.labels[rows].sum(-1)
+
+    def batches(
+        self, start: int = 0, part: int = 0, parts: int = 1
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """Batches from step `start` on, without end; of each, part number `part` of `parts`."""
+        for step in itertools.count(start):
+            images, labels = self.batch(step)
+            yield images.chunk(parts)[part], labels.chunk(parts)[part]
 
     def _orders(self, epoch: int) -> Tensor:
         """Rows (N, digits) of the images, in the order of an epoch."""

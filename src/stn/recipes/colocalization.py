@@ -1,6 +1,8 @@
 """Co-localisation without labels (appendix A.2): find what a hundred images have in common."""
 
+import itertools
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -8,10 +10,20 @@ import torch
 from torch import Tensor, nn
 
 from .. import transforms
-from ..data import FrozenSet, Splits, colocalization_set, digit_boxes, iou, window_boxes
+from ..data import (
+    FrozenSet,
+    Splits,
+    colocalization_set,
+    digit_boxes,
+    iou,
+    load_mnist,
+    split_mnist,
+    window_boxes,
+)
+from ..evaluation import in_chunks
 from ..models import NetSpec, Network, build_model, count_parameters
 from ..nn import SpatialTransformer, pull_back
-from ..training import TrainingConfig, train, write_json, write_tensors
+from ..training import Processes, TrainingConfig, train, write_json, write_tensors
 from ..training.loop import Progress
 from ..warp import warp
 from .experiment import FROZEN_SEED, Experiment
@@ -70,17 +82,19 @@ class Colocalization(Experiment):
     def run_seed(self) -> int:
         return self.seed
 
+    def load(self) -> Splits:
+        return split_mnist(load_mnist())
+
     def run(
-        self,
-        folder: Path,
-        splits: Splits,
-        device: torch.device,
-        progress: Progress | None = None,
+        self, folder: Path, data: Splits, processes: Processes, progress: Progress | None = None
     ) -> dict:
-        encoder = self.trained_encoder(folder, splits, device)
+        if processes.count > 1:
+            raise ValueError(f"{self.recipe} is trained by one process, got {processes.count}")
+        device = processes.device
+        encoder = self.trained_encoder(folder, data, processes)
         chosen = []
         for digit in range(10):
-            shown = colocalization_set(*splits.train, digit, FROZEN_SEED, self.cluttered)
+            shown = colocalization_set(*data.train, digit, FROZEN_SEED, self.cluttered)
             tried = []
             for start in range(self.starts):
                 part = folder / f"{part_name(digit, start)}.json"
@@ -104,29 +118,26 @@ class Colocalization(Experiment):
             "samples_seen": self.steps * BATCH,
         }
 
-    def trained_encoder(self, folder: Path, splits: Splits, device: torch.device) -> "Encoder":
+    def trained_encoder(self, folder: Path, splits: Splits, processes: Processes) -> "Encoder":
         """The digit network, trained on undistorted digits; continued if it was begun."""
+        device = processes.device
         torch.manual_seed(self.seed)
         network = build_model(self.encoder).to(device)
         images, labels = (tensor.to(device) for tensor in splits.train)
         shown, named = (tensor.to(device) for tensor in splits.held_out)
         size = self.encoder_training.batch_size
 
-        def batch(step: int) -> tuple[Tensor, Tensor]:
-            draw = torch.Generator().manual_seed(self.seed * 1_000_003 + step)
-            rows = torch.randint(len(images), (size,), generator=draw).to(device)
-            return as_input(images[rows]), labels[rows]
+        def batches(start: int, part: int, parts: int) -> Iterator[tuple[Tensor, Tensor]]:
+            for step in itertools.count(start):
+                draw = torch.Generator().manual_seed(self.seed * 1_000_003 + step)
+                rows = torch.randint(len(images), (size,), generator=draw).to(device)
+                rows = rows.chunk(parts)[part]
+                yield as_input(images[rows]), labels[rows]
 
         place = folder / "encoder"
         place.mkdir(parents=True, exist_ok=True)
-        train(
-            network,
-            batch,
-            (as_input(shown), named),
-            self.encoder_training,
-            place,
-            cpu=device.type == "cpu",
-        )
+        chunks = in_chunks(as_input(shown), named)
+        train(network, batches, chunks, self.encoder_training, place, processes)
         return Encoder(network, as_input(images[:1000])).eval()
 
     def fit(

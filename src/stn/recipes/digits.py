@@ -7,10 +7,19 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ..data import TASKS, DigitStream, FrozenSet, Splits, frozen_chunks, joined
-from ..evaluation import logits_of, pose_spread
-from ..models import BASES, NetSpec, Network, build_model, count_parameters
-from ..training import TrainingConfig, train, write_tensors
+from ..data import (
+    TASKS,
+    DigitStream,
+    FrozenSet,
+    Splits,
+    frozen_chunks,
+    joined,
+    load_mnist,
+    split_mnist,
+)
+from ..evaluation import in_chunks, logits_of, pose_spread
+from ..models import BASES, TENSORS, NetSpec, Network, build_model, count_parameters
+from ..training import Processes, TrainingConfig, train, write_tensors
 from ..training.loop import Progress
 from .experiment import FROZEN_SEED, Experiment
 
@@ -105,34 +114,27 @@ class Digits(Experiment):
             training = replace(training, lr=lr)
         return replace(self, training=training)
 
+    def load(self) -> Splits:
+        return split_mnist(load_mnist())
+
     def run(
-        self,
-        folder: Path,
-        splits: Splits,
-        device: torch.device,
-        progress: Progress | None = None,
+        self, folder: Path, data: Splits, processes: Processes, progress: Progress | None = None
     ) -> dict:
-        training = self.training
+        training, device = self.training, processes.device
         torch.manual_seed(training.seed)
         model = build_model(self.net).to(device)
         stream = DigitStream(
-            *splits.train, self.distortion, training.batch_size, training.seed, device
+            *data.train, self.distortion, training.batch_size, training.seed, device
         )
-        held_out = joined(frozen_digits(self.distortion, splits, "held-out", 0, device))
-        trained = train(
-            model,
-            stream.batch,
-            (held_out.images, held_out.labels),
-            training,
-            folder,
-            cpu=device.type == "cpu",
-            progress=progress,
-        )
-        write_tensors(folder / "model.safetensors", model.state_dict())
+        held_out = joined(frozen_digits(self.distortion, data, "held-out", 0, device))
+        chunks = in_chunks(held_out.images, held_out.labels)
+        trained = train(model, stream.batches, chunks, training, folder, processes, progress)
+        if processes.is_main:
+            write_tensors(folder / TENSORS, model.state_dict())
 
         errors, pose = [], None
         for repeat in range(self.test_repeats):
-            test = frozen_digits(self.distortion, splits, "test", repeat, device)
+            test = frozen_digits(self.distortion, data, "test", repeat, device)
             error, found = measure(model, test)
             errors.append(error)
             pose = pose or found

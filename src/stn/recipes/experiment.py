@@ -2,15 +2,17 @@
 
 import json
 import subprocess
+import sys
 import time
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, fields, is_dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from .. import __version__
-from ..data import Splits
-from ..training import write_json
+from ..training import Processes, write_json
 from ..training.loop import Progress
 
 # Frozen sets are the same for every run, whatever its seed.
@@ -59,14 +61,16 @@ class Experiment:
             raise ValueError(f"{self.recipe} has its own epochs and lr, which cannot be changed")
         return self
 
+    def load(self) -> Any:
+        """The data to `run` on; says what to do where it is missing."""
+        raise NotImplementedError
+
     def run(
-        self,
-        folder: Path,
-        splits: Splits,
-        device: torch.device,
-        progress: Progress | None = None,
+        self, folder: Path, data: Any, processes: Processes, progress: Progress | None = None
     ) -> dict:
-        """Train, choose on held-out digits, read the test set once; go on if it was begun.
+        """Train, choose on held-out images, read the test set once; go on if it was begun.
+
+        Every one of the processes calls this and gets the same; the main one writes files.
 
         Returns:
             What goes into results.json: test_error_percent, parameters, steps, samples_seen, and
@@ -78,14 +82,21 @@ class Experiment:
 def run_experiment(
     experiment: Experiment,
     folder: Path,
-    splits: Splits,
+    data: Any = None,
     *,
     cpu: bool = False,
     progress: Progress | None = None,
 ) -> dict:
-    """Run an experiment in its folder.
+    """Run an experiment in its folder, in each process of `torchrun` alike.
 
     A folder in which the same experiment was begun is continued, a finished one returned as it is.
+
+    Args:
+        experiment: what to do.
+        folder: of the run.
+        data: to do it on; None to `load` it.
+        cpu: stay on the CPU even if there is a GPU.
+        progress: called after every step.
 
     Returns:
         The contents of results.json.
@@ -93,54 +104,78 @@ def run_experiment(
     Raises:
         ValueError: the folder holds another experiment.
     """
-    claim(folder, experiment)
-    finished = folder / "results.json"
-    if finished.exists():
-        return json.loads(finished.read_text())
-    device = torch.device("cuda" if torch.cuda.is_available() and not cpu else "cpu")
-    start = time.monotonic()
-    found = experiment.run(folder, splits, device, progress)
-    results = {
-        "recipe": experiment.recipe,
-        "model": experiment.model,
-        "variant": experiment.variant,
-        "column": experiment.column,
-        "seed": experiment.run_seed,
-        "paper_error_percent": experiment.paper_error_percent,
-        "seconds": round(time.monotonic() - start, 1),
-        **found,
-        "commit": commit(),
-        "version": __version__,
-        "torch": torch.__version__,
-        "device": torch.cuda.get_device_name() if device.type == "cuda" else "cpu",
-        "threads": torch.get_num_threads(),
-    }
-    write_json(finished, results)
-    return results
+    processes = Processes(cpu)
+    try:
+        if processes.is_main:
+            claim(folder, experiment)
+        processes.wait()
+        finished = folder / "results.json"
+        if finished.exists():
+            return json.loads(finished.read_text())
+        start = time.monotonic()
+        data = experiment.load() if data is None else data
+        found = experiment.run(folder, data, processes, progress)
+        gpu = processes.device.type == "cuda"
+        results = {
+            "recipe": experiment.recipe,
+            "model": experiment.model,
+            "variant": experiment.variant,
+            "column": experiment.column,
+            "seed": experiment.run_seed,
+            "paper_error_percent": experiment.paper_error_percent,
+            "seconds": round(time.monotonic() - start, 1),
+            **found,
+            "commit": commit(),
+            "version": __version__,
+            "torch": torch.__version__,
+            "device": torch.cuda.get_device_name() if gpu else "cpu",
+            "threads": torch.get_num_threads(),
+            "processes": processes.count,
+        }
+        if processes.is_main:
+            write_json(finished, results)
+        return results
+    finally:
+        if sys.exc_info()[0] is None:  # the others would wait for a process that fails
+            processes.close()
 
 
 def claim(folder: Path, experiment: Experiment) -> None:
     """Write config.json, or make sure that the one there says the same.
 
+    A choice that is not in it, as it was made by an older version, stood at its default.
+
     Raises:
         ValueError: it says something else, or cannot be read.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    config = json.loads(json.dumps(asdict(experiment)))
     path = folder / "config.json"
     if not path.exists():
-        write_json(path, config)
+        write_json(path, asdict(experiment))
         return
     try:
         there = json.loads(path.read_text())
     except ValueError as error:
         raise ValueError(f"{path} is damaged ({error}); delete {folder}") from None
-    changed = [key for key in config if there.get(key) != config[key]]
+    changed = list(_differences(experiment, there))
     if changed:
         raise ValueError(
             f"{folder} holds another experiment (it differs in {', '.join(changed)}); choose "
             "another --out, or delete it"
         )
+
+
+def _differences(choices: Any, there: dict) -> Iterator[str]:
+    for field in fields(choices):
+        value = getattr(choices, field.name)
+        if field.name not in there:
+            if value != field.default:
+                yield field.name
+        elif is_dataclass(value) and isinstance(there[field.name], dict):
+            if any(_differences(value, there[field.name])):
+                yield field.name
+        elif json.loads(json.dumps(value)) != there[field.name]:
+            yield field.name
 
 
 def commit() -> str | None:

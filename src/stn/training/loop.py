@@ -3,20 +3,28 @@
 import json
 import signal
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..evaluation import error_percent
+from ..evaluation import answer_loss, error_percent
 from .checkpoint import Checkpoint, load_checkpoint, save_checkpoint, write_atomically
 from .config import TrainingConfig, lr_factor, make_optimizer
+from .processes import Processes
 
-Batches = Callable[[int], tuple[Tensor, Tensor]]
+Batch = tuple[Tensor, Tensor]
+
+
+# Training images and labels without end: (start, part, parts) -> from step `start` on, of every
+# batch the rows that are part number `part` of `parts` equal ones, as each process takes its own.
+# What step k holds depends on k alone.
+Batches = Callable[[int, int, int], Iterable[Batch]]
+# Chunks of the images by which weights are chosen: (part, parts) -> all parts hold each image once.
+HeldOut = Callable[[int, int], Iterable[Batch]]
 
 
 class Progress(Protocol):
@@ -34,93 +42,108 @@ class Trained(NamedTuple):
 
 
 class Interrupted(KeyboardInterrupt):
-    """Ctrl-C: the checkpoint is written, the same command goes on from there."""
+    """Ctrl-C or SIGTERM: the checkpoint is written, the same command goes on from there."""
 
 
 def train(
     model: nn.Module,
     batches: Batches,
-    held_out: tuple[Tensor, Tensor],
+    held_out: HeldOut,
     config: TrainingConfig,
     folder: Path,
-    *,
-    cpu: bool = False,
+    processes: Processes,
     progress: Progress | None = None,
 ) -> Trained:
-    """Train `model` on `batches(step)` and leave it with its best weights on `held_out`.
+    """Train `model` and leave it with the weights that were best on the held-out images.
 
     `folder` receives metrics.jsonl and checkpoint/, and a training found there is continued: as
     batches depend on the step alone, the end is the same as without the break. The learning rate
-    follows `lr_factor`; the loss is cross-entropy.
+    follows `lr_factor`; the loss is `answer_loss`.
 
     Args:
-        model: logits from images.
-        batches: images and labels of step 0, 1, …; the same ones whenever asked.
-        held_out: images and labels by which the weights are chosen, never trained on.
+        model: logits from images, as `answer_loss` takes them.
+        batches: to train on; images may be on any device.
+        held_out: never trained on.
         config: the choices.
         folder: of the run.
-        cpu: stay on the CPU even if there is a GPU.
+        processes: that train together; every one calls this.
         progress: called after every step.
 
     Raises:
         CheckpointError: a checkpoint that cannot be used.
         FloatingPointError: the loss is not finite.
-        Interrupted: after Ctrl-C.
+        Interrupted: after Ctrl-C or SIGTERM.
+        ProcessLost: another process has died.
+        ValueError: a batch size that cannot be cut into equal parts.
     """
-    from accelerate import Accelerator
-
-    accelerator = Accelerator(cpu=cpu)
+    accelerator, device = processes.accelerator, processes.device
+    if config.batch_size % (processes.count * config.accumulate):
+        raise ValueError(
+            f"batch_size {config.batch_size} cannot be cut into {processes.count} processes x "
+            f"{config.accumulate} equal parts"
+        )
     half = config.precision == "bfloat16"
     if half:  # the layout in which a convolution takes half the time
         for weight in model.parameters():
             if weight.dim() == 4:
                 weight.data = weight.data.contiguous(memory_format=torch.channels_last)
+    if config.compile:
+        model.compile()
     model, optimizer = accelerator.prepare(model, make_optimizer(model, config))
     inner = accelerator.unwrap_model(model)
-    images, labels = (tensor.to(accelerator.device) for tensor in held_out)
 
     found = load_checkpoint(folder / "checkpoint", inner, optimizer)
     start, best = (found.step, found.best) if found else (0, {})
     record = found.progress if found else {"best_error": None, "best_step": 0, "seconds": 0.0}
-    metrics = _Metrics(folder / "metrics.jsonl", start)
+    saved = start
+    metrics = _Metrics(folder / "metrics.jsonl", start) if processes.is_main else None
     clock = time.monotonic() - record["seconds"]
     losses: list[Tensor] = []
+    shares = iter(batches(start, processes.rank, processes.count))
 
     with _interrupts() as stop:
         for step in range(start, config.steps):
             model.train()
             for group in optimizer.param_groups:
                 group["lr"] = group["peak"] * lr_factor(config, step)
-            shard = step * accelerator.num_processes + accelerator.process_index
-            x, y = (tensor.to(accelerator.device) for tensor in batches(shard))
-            with torch.autocast(accelerator.device.type, torch.bfloat16, enabled=half):
-                logits = model(x)
-            loss = F.cross_entropy(logits.float(), y)
+            x, y = (tensor.to(device, non_blocking=True) for tensor in next(shares))
             optimizer.zero_grad()
-            accelerator.backward(loss)
-            if config.clip_norm:
-                accelerator.clip_grad_norm_(model.parameters(), config.clip_norm)
+            with processes.together(saved):
+                for part, (images, labels) in enumerate(_cut(x, y, config.accumulate), start=1):
+                    last = part == config.accumulate
+                    with nullcontext() if last else accelerator.no_sync(model):
+                        with torch.autocast(device.type, torch.bfloat16, enabled=half):
+                            logits = model(images)
+                        loss = answer_loss(logits.float(), labels) / config.accumulate
+                        accelerator.backward(loss)
+                        losses.append(loss.detach())
+                if config.clip_norm:
+                    accelerator.clip_grad_norm_(model.parameters(), config.clip_norm)
             optimizer.step()
-            losses.append(loss.detach())
 
             done = step + 1
             if done % config.evaluate_every == 0 or done == config.steps:
-                train_loss = torch.stack(losses).mean().item()
-                losses.clear()
-                if not train_loss < float("inf"):
-                    raise FloatingPointError(
-                        f"the loss is not finite before step {done}: lower lr (now {config.lr}) or "
-                        f"localization_lr_factor (now {config.localization_lr_factor})"
-                    )
-                error = error_percent(inner, images, labels)
+                with processes.together(saved):
+                    mean = torch.stack(losses).sum() * config.accumulate / len(losses)
+                    train_loss = processes.total(mean).item() / processes.count
+                    losses.clear()
+                    if not train_loss < float("inf"):
+                        raise FloatingPointError(
+                            f"the loss is not finite before step {done}: lower lr (now "
+                            f"{config.lr}) or localization_lr_factor (now "
+                            f"{config.localization_lr_factor})"
+                        )
+                    processes.share_buffers(inner)
+                    chunks = held_out(processes.rank, processes.count)
+                    error = error_percent(inner, chunks, processes.total)
                 if record["best_error"] is None or error <= record["best_error"]:
                     record |= {"best_error": error, "best_step": done}
                     best = {name: t.detach().clone() for name, t in inner.state_dict().items()}
                 record["seconds"] = time.monotonic() - clock
-                if accelerator.is_main_process:
+                if metrics is not None:
                     metrics.add(
                         step=done,
-                        samples_seen=done * config.batch_size * accelerator.num_processes,
+                        samples_seen=done * config.batch_size,
                         train_loss=train_loss,
                         held_out_error_percent=error,
                         lr=config.lr * lr_factor(config, step),
@@ -128,14 +151,21 @@ def train(
                     )
                     state = Checkpoint(done, best, record)
                     save_checkpoint(folder / "checkpoint", inner, optimizer, state)
+                saved = done
             if progress is not None:
                 shown = record["best_error"]
                 progress(done, config.steps, "" if shown is None else f"held-out {shown:.2f} %")
             if stop.is_set:
+                if stop.signal == signal.SIGTERM and processes.count > 1:
+                    raise processes.lost(saved)
                 raise Interrupted(f"stopped at step {done}; the same command continues {folder}")
 
     inner.load_state_dict(best)
     return Trained(record["best_error"], record["best_step"], record["seconds"])
+
+
+def _cut(images: Tensor, labels: Tensor, parts: int) -> Iterator[Batch]:
+    return zip(images.chunk(parts), labels.chunk(parts), strict=True)
 
 
 class _Metrics:
@@ -160,24 +190,34 @@ def _step_of(line: str) -> float:
 
 
 class _Stop:
-    is_set = False
+    signal = 0
+
+    @property
+    def is_set(self) -> bool:
+        return self.signal != 0
 
 
 @contextmanager
 def _interrupts() -> Iterator[_Stop]:
-    """Ctrl-C sets a flag, so that a step is never cut in two; a second one is not held back."""
+    """Ctrl-C and SIGTERM are noted, so that a step is never cut in two; a second is not held back.
+
+    `torchrun` sends SIGTERM where another process was lost: the next message to it will say so.
+    """
     stop = _Stop()
+    before = {}
 
     def handle(number, frame):
-        signal.signal(signal.SIGINT, before)
-        stop.is_set = True
+        signal.signal(number, before[number])
+        stop.signal = number
 
     try:
-        before = signal.signal(signal.SIGINT, handle)
+        for number in (signal.SIGINT, signal.SIGTERM):
+            before[number] = signal.signal(number, handle)
     except ValueError:  # not in the main thread
         yield stop
         return
     try:
         yield stop
     finally:
-        signal.signal(signal.SIGINT, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
