@@ -21,7 +21,7 @@ def offline(monkeypatch, tmp_path):
 
 @pytest.fixture
 def digits(monkeypatch):
-    monkeypatch.setattr("stn.data.load_mnist", synthetic.mnist)
+    monkeypatch.setattr("stn.recipes.digits.load_mnist", synthetic.mnist)
 
 
 def train(out, recipe="mnist-r", model="st-fcn-affine"):
@@ -73,7 +73,7 @@ def test_report_of_volumes(tmp_path, capsys, digits, monkeypatch):
         test=Split(*(t[:20] for t in splits.test)),
     )
     run_experiment(made, out, few, cpu=True)
-    monkeypatch.setattr("stn.data.split_mnist", lambda _: few)
+    monkeypatch.setattr("stn.recipes.Digits.load", lambda _: few)
     assert main(["report", str(out), "--examples", "3"]) == 0
     page = (out / "report.html").read_text()
     assert "The same after the transformer" in page
@@ -99,15 +99,22 @@ def test_report_of_an_unfinished_run(tmp_path, digits):
         ("train mnist-r --lr 0", "lr must be positive"),
         ("train mnist-r --threads 0", "threads must be at least 1"),
         ("train mnist-r", "stn data mnist"),
+        ("train", "name a recipe of `stn list`, or --data DIR"),
+        ("train mnist-r --data nowhere", "one of the two; got the recipe 'mnist-r'"),
+        ("train --data nowhere", "there is no folder nowhere"),
+        ("train svhn-64 --model fcn", "svhn-64 has no model 'fcn'; it has cnn, st-cnn-single"),
+        ("train cub --model cnn", "stn data cub --from DIR"),
+        ("data svhn", "say where from: stn data svhn --from DIR"),
+        ("data svhn --from .", "UFLDL"),
+        ("data cub --from .", "CUB_200_2011.tgz"),
+        ("predict nowhere x.png", "nowhere is not a run or a model"),
         ("data mnist --from nowhere", "nowhere"),
         ("eval nowhere", "nowhere is not a run or a model"),
         ("report nowhere", "nowhere is not a run or a model"),
         ("report", "name at least one run folder"),
     ],
 )
-def test_what_the_user_can_mend(command, message, capsys, monkeypatch):
-    if "nowhere" in command and "data" not in command:
-        monkeypatch.setattr("stn.data.load_mnist", synthetic.mnist)
+def test_what_the_user_can_mend(command, message, capsys):
     assert main(command.split()) == 2
     error = capsys.readouterr().err
     assert message in error
@@ -115,7 +122,9 @@ def test_what_the_user_can_mend(command, message, capsys, monkeypatch):
     assert error.startswith("stn: ")
 
 
-@pytest.mark.parametrize("words", [["nonsense"], ["train"], ["eval", "x", "--split", "train"]])
+@pytest.mark.parametrize(
+    "words", [["nonsense"], ["train", "a", "b"], ["eval", "x", "--split", "train"]]
+)
 def test_a_command_that_does_not_parse(words, capsys):
     with pytest.raises(SystemExit) as stop:
         main(words)

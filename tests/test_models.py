@@ -8,10 +8,10 @@ from safetensors.torch import save_file
 
 import stn
 from stn.models import MODELS, NetSpec, build_model, count_parameters
-from stn.recipes import RECIPES, Digits, make_experiment, queue_of
+from stn.recipes import PAPER, Digits, make_experiment, queue_of
 from stn.recipes.digits import BEST
 
-FLAT = [name for name in RECIPES if "colocalization" not in name and "volumes" not in name]
+FLAT = [f"mnist-{name}" for name in PAPER if name != "volumes"]
 
 
 @pytest.mark.parametrize("recipe", FLAT)

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from .._checks import check_choice, check_size
 from .mnist import DataError
-from .pictures import Box, read_picture
+from .pictures import FITS, MODES, Box, read_picture
 
 DAMAGED = ("refuse", "skip")
 SHOWN = 5
@@ -38,6 +38,7 @@ class ImageSet:
         fit: how, see `read_picture`.
 
     Raises:
+        ValueError: a size, channels or fit that there is not.
         DataError: no examples, or a label that is not the number of a name.
     """
 
@@ -50,6 +51,8 @@ class ImageSet:
         fit: str = "pad",
     ):
         self.examples, self.names = tuple(examples), tuple(names)
+        check_choice(channels, tuple(MODES), "channels")
+        check_choice(fit, FITS, "fit")
         self.size, self.channels, self.fit = check_size(size, 2), channels, fit
         if not self.examples:
             raise DataError("there is not one image in the set")
@@ -79,11 +82,18 @@ class ImageSet:
         return ImageSet(chosen, self.names, self.size, self.channels, self.fit)
 
     def split(self, share: float, seed: int = 0) -> tuple["ImageSet", "ImageSet"]:
-        """Two sets: all but `share`, and `share` of every class, at least one where it has two."""
-        groups: dict[int | tuple[int, ...], list[int]] = {}
+        """Two sets: all but `share`, and `share` of every class, at least one of each in both.
+
+        A class of one image stays whole in the first. Where labels have parts, as numbers have
+        digits, they are no classes, and the share is drawn from all.
+        """
+        if not 0 < share < 1:
+            raise ValueError(f"share must be between 0 and 1, got {share}")
+        groups: dict[int, list[int]] = {}
         generator = torch.Generator().manual_seed(seed)
         for row in torch.randperm(len(self), generator=generator).tolist():
-            groups.setdefault(self.examples[row].label, []).append(row)
+            label = self.examples[row].label
+            groups.setdefault(label if isinstance(label, int) else 0, []).append(row)
         apart = [row for rows in groups.values() for row in rows[: _part(len(rows), share)]]
         rest = set(range(len(self))) - set(apart)
         if not apart or not rest:
@@ -146,4 +156,4 @@ def faults_in_words(faults: Sequence[str]) -> str:
 
 
 def _part(count: int, share: float) -> int:
-    return max(1, round(count * share)) if count > 1 else 0
+    return min(max(1, round(count * share)), count - 1)

@@ -12,8 +12,8 @@ from torch import Tensor
 from .._checks import check_choice
 from .mnist import DataError
 
-# More pixels than this are taken for a bomb: 16,000 x 16,000.
-MOST_PX = 2**28
+# More pixels than this are taken for a bomb: 11,500 x 11,500. Pillow's own limit is a little more.
+MOST_PX = 2**27
 FITS = ("pad", "stretch", "crop")
 MODES = {1: "L", 3: "RGB"}
 SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
@@ -62,10 +62,7 @@ def read_picture(
     try:
         with Image.open(opened) as image:
             if image.width * image.height > MOST_PX:
-                raise DataError(
-                    f"{name} has {image.width} x {image.height} pixels, more than {MOST_PX:,}: "
-                    "shrink it by other means"
-                )
+                raise Image.DecompressionBombError(f"{image.width} x {image.height} px")
             if box is None and size is not None and fit != "crop":
                 image.draft(None, (2 * size[1], 2 * size[0]))  # a JPEG need not be decoded whole
             image.load()
@@ -74,9 +71,9 @@ def read_picture(
         raise DataError(f"{name} does not exist") from None
     except (UnidentifiedImageError, IsADirectoryError):
         raise DataError(f"{name} is no image that can be read") from None
-    except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
-        if isinstance(error, DataError):
-            raise
+    except Image.DecompressionBombError as error:
+        raise DataError(f"{name} is too large: {error}; shrink it by other means") from None
+    except (OSError, SyntaxError, ValueError, EOFError) as error:
         raise DataError(f"{name} is damaged: {str(error) or type(error).__name__}") from None
     region = _region(box, flat.size, name)
     shown = flat.crop(_whole(region)) if size is None else _fitted(flat, region, size, fit)

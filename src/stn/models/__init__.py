@@ -1,20 +1,31 @@
-"""The paper's networks, and loading of trained ones."""
+"""The paper's networks, networks for pictures, and loading of trained ones."""
 
+from .backbones import BACKBONES, backbone_named
 from .classifiers import count_parameters
-from .folder import TENSORS, load_model, read_config, read_spec, read_tensors
+from .folder import TENSORS, Spec, load_model, read_config, read_spec, read_tensors, spec_of
+from .parts import PartsNetwork, PartsSpec
 from .stn2015 import BASES, FAMILIES, MODELS, NetSpec, Network, build_model
+from .svhn import SvhnNet, SvhnSpec
 
 __all__ = [
+    "BACKBONES",
     "BASES",
     "FAMILIES",
     "MODELS",
     "TENSORS",
     "NetSpec",
     "Network",
+    "PartsNetwork",
+    "PartsSpec",
+    "Spec",
+    "SvhnNet",
+    "SvhnSpec",
+    "backbone_named",
     "build_model",
     "count_parameters",
     "load_model",
     "read_config",
     "read_spec",
     "read_tensors",
+    "spec_of",
 ]

@@ -1,17 +1,22 @@
 """A run and a published model are the same kind of folder: config.json + model.safetensors."""
 
 import json
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 
 from torch import Tensor
 
-from .stn2015 import NetSpec, Network, build_model
+from .parts import PartsNetwork, PartsSpec
+from .stn2015 import NetSpec, Network
+from .svhn import SvhnNet, SvhnSpec
 
 TENSORS = "model.safetensors"
+Spec = NetSpec | PartsSpec | SvhnSpec
+# By the field "kind" of a specification.
+SPECS: dict[str, type[Spec]] = {"stn2015": NetSpec, "parts": PartsSpec, "svhn": SvhnSpec}
 
 
-def load_model(folder: str | Path) -> Network:
+def load_model(folder: str | Path, *, trust_code: bool = False) -> Network | PartsNetwork | SvhnNet:
     """The network of a run or of a published model, in eval mode.
 
     It takes float images in [0, 1] on the canvas of its training and returns logits. Nothing is
@@ -20,12 +25,22 @@ def load_model(folder: str | Path) -> Network:
     Args:
         folder: holds config.json (with the network's specification under "net") and
             model.safetensors.
+        trust_code: call the function that the network's backbone may be, "module:function".
 
     Raises:
-        ValueError: a file is missing or damaged, or they do not belong together.
+        ValueError: such a backbone without trust_code, a file that is missing or damaged, or files
+            that do not belong together.
     """
     folder = Path(folder)
-    model = build_model(read_spec(folder))
+    spec = read_spec(folder)
+    if isinstance(spec, PartsSpec):
+        if ":" in spec.backbone and not trust_code:
+            raise ValueError(
+                f"{folder} would call {spec.backbone} to build its network: if you trust who wrote "
+                "it, pass trust_code=True (--trust-code)"
+            )
+        spec = replace(spec, pretrained=False)  # the weights are here
+    model = spec.build()
     state = read_tensors(folder / TENSORS)
     try:
         model.load_state_dict(state)
@@ -53,17 +68,21 @@ def read_config(folder: Path) -> dict:
         raise ValueError(f"{path} is damaged: {error}") from None
 
 
-def read_spec(folder: Path) -> NetSpec:
+def read_spec(folder: Path) -> Spec:
     """The network's specification, under "net" in config.json."""
     try:
-        net = read_config(folder)["net"]
-        known = {field.name for field in fields(NetSpec)}
-        values = {name: value for name, value in net.items() if name in known}
-        return NetSpec(**values)
+        return spec_of(read_config(folder)["net"])
     except (KeyError, TypeError, AttributeError) as error:
         raise ValueError(
             f'{folder / "config.json"} has no network under "net": {type(error).__name__} {error}'
         ) from None
+
+
+def spec_of(net: dict) -> Spec:
+    """The specification that a config.json holds; what this version does not know is left out."""
+    kind = SPECS[net.get("kind", "stn2015")]
+    known = {field.name for field in fields(kind)}
+    return kind(**{name: value for name, value in net.items() if name in known})
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:

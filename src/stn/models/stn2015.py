@@ -84,6 +84,10 @@ class NetSpec:
             value = getattr(self, name)
             object.__setattr__(self, name, None if value is None else tuple(value))
 
+    def build(self) -> "Network":
+        """`build_model`."""
+        return build_model(self)
+
 
 class DepthMean(nn.Module):
     """(B, C * depth, H, W) -> (B, C, H, W): what is seen of volumes from the front."""

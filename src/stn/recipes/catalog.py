@@ -4,7 +4,8 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
-from ..models import MODELS, NetSpec
+from ..data import Augmentation
+from ..models import MODELS, spec_of
 from ..training import TrainingConfig
 from .colocalization import (
     COLOCALIZER,
@@ -24,6 +25,16 @@ from .digits import (
     mnist_volumes,
 )
 from .experiment import Experiment
+from .paper_pictures import (
+    PICTURE_MODELS,
+    creatures,
+    cub,
+    street_numbers_64,
+    street_numbers_128,
+    svhn_64,
+    svhn_128,
+)
+from .pictures import Pictures
 
 RECIPES: dict[str, Callable[[str, str, int], Experiment]] = {
     "mnist-r": mnist_r,
@@ -35,6 +46,12 @@ RECIPES: dict[str, Callable[[str, str, int], Experiment]] = {
     "mnist-volumes": mnist_volumes,
     "mnist-colocalization": mnist_colocalization,
     "mnist-colocalization-cluttered": mnist_colocalization_cluttered,
+    "svhn-64": svhn_64,
+    "svhn-128": svhn_128,
+    "street-numbers-64": street_numbers_64,
+    "street-numbers-128": street_numbers_128,
+    "cub": cub,
+    "creatures": creatures,
 }
 
 
@@ -53,7 +70,7 @@ def make_experiment(
     """
     for value, known, what in (
         (recipe, tuple(RECIPES), "recipe"),
-        (model, (*MODELS, COLOCALIZER), "model"),
+        (model, (*MODELS, COLOCALIZER, *PICTURE_MODELS), "model"),
         (column, tuple(COLUMNS), "column"),
     ):
         if value not in known:
@@ -80,12 +97,14 @@ def read_experiment(path: Path) -> Experiment:
 def experiment_of(config: dict) -> Experiment:
     """The experiment that a config.json tells of; TypeError for fields that it does not have."""
     nested = {
-        "net": NetSpec,
-        "encoder": NetSpec,
-        "training": TrainingConfig,
-        "encoder_training": TrainingConfig,
+        "net": spec_of,
+        "encoder": spec_of,
+        "training": lambda value: TrainingConfig(**value),
+        "encoder_training": lambda value: TrainingConfig(**value),
+        "augmentation": lambda value: None if value is None else Augmentation(**value),
     }
     values = {
-        name: nested[name](**value) if name in nested else value for name, value in config.items()
+        name: nested[name](value) if name in nested else value for name, value in config.items()
     }
-    return (Colocalization if "cluttered" in values else Digits)(**values)
+    kind = Pictures if "source" in values else Colocalization if "cluttered" in values else Digits
+    return kind(**values)

@@ -2,10 +2,11 @@
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..data import (
     TASKS,
@@ -21,7 +22,7 @@ from ..evaluation import in_chunks, logits_of, pose_spread
 from ..models import BASES, TENSORS, NetSpec, Network, build_model, count_parameters
 from ..training import Processes, TrainingConfig, train, write_tensors
 from ..training.loop import Progress
-from .experiment import FROZEN_SEED, Experiment
+from .experiment import FROZEN_SEED, Experiment, Shown
 
 TRAINING_DIGITS = 55_000
 BATCH = 128
@@ -116,6 +117,17 @@ class Digits(Experiment):
 
     def load(self) -> Splits:
         return split_mnist(load_mnist())
+
+    def evaluate(self, model: nn.Module, data: Splits, split: str, repeat: int) -> float:
+        assert isinstance(model, Network)
+        return measure(model, frozen_digits(self.distortion, data, split, repeat))[0]
+
+    def shown(self, data: Splits) -> Shown:
+        chunks = frozen_digits(self.distortion, data, "test", 0)
+        # All volumes would not fit into memory.
+        digits = joined(chunks if len(self.net.shape) == 3 else islice(chunks, 10))
+        names = tuple(str(number) for number in range(self.net.classes))
+        return Shown(digits.images, digits.labels, names)
 
     def run(
         self, folder: Path, data: Splits, processes: Processes, progress: Progress | None = None

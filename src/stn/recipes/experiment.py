@@ -7,18 +7,28 @@ import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, fields, is_dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
+from torch import Tensor, nn
 
 from .. import __version__
 from ..training import Processes, write_json
 from ..training.loop import Progress
 
+MOST_SHOWN = 1000
 # Frozen sets are the same for every run, whatever its seed.
 FROZEN_SEED = 2015
 
 CODE = ("src/", "native/", "CMakeLists.txt", "pyproject.toml", "constraints.txt")
+
+
+class Shown(NamedTuple):
+    """Test images (N, C, *S) to draw, their labels (N,) or (N, parts), and the names of classes."""
+
+    images: Tensor
+    labels: Tensor
+    names: tuple[str, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,6 +74,14 @@ class Experiment:
     def load(self) -> Any:
         """The data to `run` on; says what to do where it is missing."""
         raise NotImplementedError
+
+    def evaluate(self, model: nn.Module, data: Any, split: str, repeat: int) -> float:
+        """The error, %, on the "held-out" or "test" images; of digits, on distortion `repeat`."""
+        raise ValueError(f"{self.recipe} has no error of this kind")
+
+    def shown(self, data: Any) -> Shown:
+        """Test images for the report."""
+        raise ValueError(f"{self.recipe} has no pictures of this kind")
 
     def run(
         self, folder: Path, data: Any, processes: Processes, progress: Progress | None = None

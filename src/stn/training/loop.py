@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -27,10 +27,8 @@ Batches = Callable[[int, int, int], Iterable[Batch]]
 HeldOut = Callable[[int, int], Iterable[Batch]]
 
 
-class Progress(Protocol):
-    """Told of every step; `rich` or nothing stands behind it."""
-
-    def __call__(self, step: int, steps: int, message: str) -> None: ...
+# Told of every step: (step, steps, message). `rich` or nothing stands behind it.
+Progress = Callable[[int, int, str], object]
 
 
 class Trained(NamedTuple):

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from .. import coords
-from ..evaluation import logits_of
+from ..evaluation import is_wrong, logits_of
 from ..nn import WarpResult
 from ..training.checkpoint import write_atomically
 from .pictures import displayable, margin_for, polylines
@@ -28,9 +28,10 @@ class Examples(NamedTuple):
         without one.
     grids: where the outputs were read, (N, K, h, w, 2), normalised; None without a transformer, and
         for volumes.
-    labels, predictions: true and most likely classes (N,).
+    labels, predictions: true and most likely classes (N,), or of answers of parts (N, parts).
     confidence: probability (N,) of the prediction.
     align_corners: what +-1 means in `grids`.
+    names: of the classes; None for their numbers.
     """
 
     inputs: Tensor
@@ -40,10 +41,33 @@ class Examples(NamedTuple):
     predictions: Tensor
     confidence: Tensor
     align_corners: bool = False
+    names: tuple[str, ...] | None = None
+
+    def words(self, i: int) -> tuple[str, str]:
+        """The true and the most likely answer for example i, in words."""
+        return answer(self.labels[i], self.names), answer(self.predictions[i], self.names)
+
+
+def answer(classes: Tensor, names: tuple[str, ...] | None = None) -> str:
+    """A class, or those of the parts of an answer one after the other, by name."""
+    numbers: list[int] = classes.flatten().tolist()
+    return "".join(str(number) if names is None else names[number] for number in numbers)
+
+
+def read_answers(logits: Tensor) -> tuple[Tensor, Tensor]:
+    """The most likely classes (N,) or (N, parts), and the probability (N,) of the whole answer."""
+    likely, classes = logits.log_softmax(-1).max(-1)
+    return classes, likely.view(len(logits), -1).sum(-1).exp()
 
 
 @torch.no_grad()
-def collect_examples(model: nn.Module, images: Tensor, labels: Tensor, count: int) -> Examples:
+def collect_examples(
+    model: nn.Module,
+    images: Tensor,
+    labels: Tensor,
+    count: int,
+    names: tuple[str, ...] | None = None,
+) -> Examples:
     """Run `model` on all images and keep `count`: the first half of them the first images, the rest
     the worst mistakes.
 
@@ -54,18 +78,21 @@ def collect_examples(model: nn.Module, images: Tensor, labels: Tensor, count: in
         model: a classifier; its attribute `transformer`, if it has one that is not None, is the
             layer to look at.
         images: (N, C, H, W) or (N, C, D, H, W) in [0, 1], on the model's device.
-        labels: (N,) whole numbers.
+        labels: (N,) whole numbers, or (N, parts).
         count: how many examples, at least 1; N if there are fewer images.
+        names: of the classes.
 
     Raises:
         ValueError: no images or `count` below 1.
     """
     if count < 1 or len(images) < 1:
         raise ValueError(f"count and images must be at least 1, got {count} and {len(images)}")
-    probabilities = logits_of(model, images).softmax(-1)
-    confidence, predictions = probabilities.max(-1)
-    truth = probabilities.gather(1, labels.to(probabilities.device).unsqueeze(1)).squeeze(1)
-    chosen = torch.tensor(_choose(truth, predictions.cpu() != labels.cpu(), count))
+    logits = logits_of(model, images)
+    predictions, confidence = read_answers(logits)
+    labels = labels.to(logits.device)
+    likely = logits.log_softmax(-1).gather(-1, labels.unsqueeze(-1))
+    truth = likely.view(len(logits), -1).sum(-1)
+    chosen = torch.tensor(_choose(truth, is_wrong(logits, labels), count))
     inputs = images[chosen.to(images.device)]
     seen = _inspect(model, inputs)
     return Examples(
@@ -76,6 +103,7 @@ def collect_examples(model: nn.Module, images: Tensor, labels: Tensor, count: in
         predictions.cpu()[chosen],
         confidence.cpu()[chosen],
         seen is not None and seen.align_corners,
+        names,
     )
 
 
@@ -181,7 +209,7 @@ def draw_examples(examples: Examples, path: Path, title: str) -> None:
         block, column = divmod(i, COLUMNS)
         above = axes[block * deep, column]
         above.imshow(displayable(examples.inputs[i]), cmap="gray", vmin=0, vmax=255)
-        true, read = int(examples.labels[i]), int(examples.predictions[i])
+        true, read = examples.words(i)
         text = f"{true}" if true == read else f"{true}, read as {read}"
         above.set_title(
             f"{text}\n{100 * float(examples.confidence[i]):.0f} %",

@@ -150,7 +150,7 @@ def _examples(examples: Examples) -> str:
 
 
 def _tile(examples: Examples, outlines: Tensor | None, i: int) -> str:
-    true, read = int(examples.labels[i]), int(examples.predictions[i])
+    true, read = examples.words(i)
     image = examples.inputs[i]
     if outlines is None:
         pictures = image_tag(image, f"Test image of class {true}")
@@ -162,9 +162,9 @@ def _tile(examples: Examples, outlines: Tensor | None, i: int) -> str:
         image_tag(output, "The same after the transformer") for output in examples.outputs[i]
     )
     sure = f"<small>{100 * float(examples.confidence[i]):.0f} % sure</small>"
-    if true == read:
-        return f"<li>{pictures}<strong>{true}</strong>{sure}</li>"
-    return f'<li class="wrong">{pictures}<strong>{true}, read as {read}</strong>{sure}</li>'
+    shown = html.escape(true if true == read else f"{true}, read as {read}")
+    kind = "" if true == read else ' class="wrong"'
+    return f"<li{kind}>{pictures}<strong>{shown}</strong>{sure}</li>"
 
 
 def _means(run: RunView) -> str:

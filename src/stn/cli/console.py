@@ -1,0 +1,79 @@
+"""What the commands share: reading run folders, tables of errors, the progress bar."""
+
+import json
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+
+def is_main() -> bool:
+    """Whether this is the process, of those of `torchrun`, that speaks."""
+    return os.environ.get("RANK", "0") == "0"
+
+
+def results_of(folder: Path) -> dict | None:
+    """results.json of a run; None if it is not finished."""
+    path = folder / "results.json"
+    try:
+        return json.loads(path.read_text()) if path.exists() else None
+    except ValueError as error:
+        raise ValueError(f"{path} is damaged ({error}); delete it and run train again") from None
+
+
+def metrics_of(folder: Path) -> list[dict]:
+    """The lines of a run's metrics.jsonl."""
+    path = folder / "metrics.jsonl"
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+
+def print_errors(folders: Sequence[Path]) -> None:
+    """Errors of runs side by side, beside the paper's."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from ..models import read_config
+
+    table = Table(title="Test error, %", title_justify="left")
+    for name in ("recipe", "model", "error", "paper", "weights", "images seen", "time, s"):
+        table.add_column(name, no_wrap=True)
+    quick = False
+    for folder in folders:
+        config, results = read_config(folder), results_of(folder)
+        if results is None:
+            table.add_row(config["recipe"], config["model"], "not finished")
+            continue
+        paper = results["paper_error_percent"]
+        quick = quick or (results["column"] == "quick" and paper is not None)
+        table.add_row(
+            results["recipe"],
+            results["model"],
+            f"{results['test_error_percent']:.2f}",
+            "" if paper is None else f"{paper:.1f}",
+            f"{results['parameters']:,}",
+            f"{results['samples_seen']:,}",
+            f"{results['seconds']:.0f}",
+        )
+    console = Console()
+    console.print(table)
+    if quick:
+        console.print(
+            "Quick runs are under-trained, all alike: minutes here, 640 epochs in the paper."
+        )
+
+
+@contextmanager
+def progress_bar(title: str) -> Iterator[Callable[[int, int, str], None]]:
+    """A bar to call with (step, steps, message); seen of the main process only."""
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+    from rich.progress import TimeRemainingColumn as Remaining
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+    note = TextColumn("{task.fields[note]}")
+    with Progress(*columns, note, Remaining(), disable=not is_main()) as progress:
+        task = progress.add_task(title, total=None, note="")
+
+        def show(step: int, steps: int, message: str) -> None:
+            progress.update(task, completed=step, total=steps, note=message)
+
+        yield show

@@ -1,0 +1,91 @@
+"""`stn report | predict`: what a network sees."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import tyro
+
+from .console import metrics_of, print_errors, results_of
+
+
+@dataclass(frozen=True)
+class Report:
+    """Draw one or several runs as a self-contained HTML page, and test images as PNG files."""
+
+    folders: tyro.conf.Positional[tuple[Path, ...]]
+    """Runs; several are set side by side."""
+    output: Path | None = None
+    """The page; by default report.html in the last folder."""
+    examples: int = 12
+    """Test images per run."""
+    trust_code: bool = False
+    """Run the function that a network's backbone may name, MODULE:FUNCTION."""
+
+    def __call__(self) -> None:
+        from ..models import TENSORS, load_model, read_config
+        from ..recipes import read_experiment
+        from ..viz import RunView, collect_examples, draw_examples, mean_images, write_report
+
+        if not self.folders:
+            raise ValueError("name at least one run folder; `stn list` shows them")
+        if self.examples < 1:
+            raise ValueError(f"examples must be at least 1, got {self.examples}")
+        output = self.output or self.folders[-1] / "report.html"
+        output.parent.mkdir(parents=True, exist_ok=True)
+        views = []
+        for folder in self.folders:
+            config = read_config(folder)
+            name, examples, means = folder.resolve().name, None, (None, None)
+            # Feature maps are not drawn.
+            drawn = "net" in config and not config["net"].get("stem")
+            if drawn and (folder / TENSORS).exists():
+                model = load_model(folder, trust_code=self.trust_code)
+                experiment = read_experiment(folder / "config.json")
+                images, labels, names = experiment.shown(experiment.load())
+                examples = collect_examples(model, images, labels, self.examples, names)
+                means = mean_images(model, images)
+                picture = output.with_name(f"{name}.png")
+                draw_examples(examples, picture, f"{config['recipe']}, {config['model']}")
+                print(f"wrote {picture}")
+            results, metrics = results_of(folder), metrics_of(folder)
+            views.append(RunView(name, config, results, metrics, examples, *means))
+        write_report(views, output)
+        print_errors(self.folders)
+        print(f"wrote {output}")
+
+
+@dataclass(frozen=True)
+class Predict:
+    """Name pictures by a trained model, and draw what its transformers looked at."""
+
+    folder: tyro.conf.Positional[Path]
+    """Run or published model."""
+    images: tyro.conf.Positional[tuple[Path, ...]]
+    """Image files."""
+    json: bool = False
+    """Print JSON: for every image its label, its probabilities and the corners of what was looked
+    at, px of the image."""
+    output: Path | None = Path("predictions")
+    """Where a picture of each is drawn; None for nowhere."""
+    trust_code: bool = False
+    """Run the function that a network's backbone may name, MODULE:FUNCTION."""
+
+    def __call__(self) -> None:
+        from ..recipes.predict import draw_prediction, predict
+
+        if not self.images:
+            raise ValueError("name at least one image file")
+        found: list[dict] = []
+        drawn: set[Path] = set()
+        for prediction in predict(self.folder, self.images, self.trust_code):
+            found.append(prediction.told)
+            if not self.json:
+                print(
+                    f"{prediction.told['image']}: {prediction.told['label']}"
+                    f" ({100 * prediction.told['probability']:.1f} %)"
+                )
+            if self.output is not None:
+                draw_prediction(prediction, self.output, drawn)
+        if self.json:
+            print(json.dumps(found, indent=2))

@@ -1,0 +1,148 @@
+"""`stn list | train | eval`: runs."""
+
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import tyro
+
+from ..recipes import ImageOptions
+from .console import is_main, print_errors, progress_bar
+from .looks import Report
+
+if TYPE_CHECKING:
+    from ..recipes import Experiment
+
+
+@dataclass(frozen=True)
+class List:
+    """List recipes, models and columns, and the runs in a folder."""
+
+    runs: Path = Path("runs")
+    """Where to look for runs."""
+
+    def __call__(self) -> None:
+        from rich.console import Console
+        from rich.table import Table
+
+        from ..models import MODELS
+        from ..recipes import COLUMNS, PICTURE_MODELS, RECIPES
+
+        console = Console()
+        table = Table("recipe", "what it is", title="Recipes", title_justify="left")
+        for name, recipe in RECIPES.items():
+            table.add_row(name, (recipe.__doc__ or "").strip().splitlines()[0])
+        console.print(table)
+        console.print("models of mnist: ", ", ".join(MODELS), soft_wrap=True)
+        console.print("models of pictures: ", ", ".join(PICTURE_MODELS), soft_wrap=True)
+        console.print("columns:", ", ".join(COLUMNS))
+        folders = sorted(path.parent for path in self.runs.glob("*/config.json"))
+        if folders:
+            print_errors(folders)
+
+
+@dataclass(frozen=True)
+class Train:
+    """Train a model by a recipe, or on your own images; again, it continues where it stopped."""
+
+    recipe: tyro.conf.Positional[str] = "images"
+    """One of `stn list`, such as mnist-tc; or a file of results/, whose run is done again; by
+    default your own images, see --data."""
+    data: str | None = None
+    """Your own images: a folder with one folder for each class, a CSV file with the columns path
+    and label, or the path or address of a shards.json (`stn data shards`)."""
+    images: Annotated[ImageOptions, tyro.conf.arg(name="")] = field(default_factory=ImageOptions)
+    model: str = "st-fcn-affine"
+    """Of a recipe: one of `stn list`."""
+    column: str = "quick"
+    """Of a recipe: one of `stn list`."""
+    seed: int = 0
+    """Of the weights and of the training images' order and distortion."""
+    epochs: float | None = None
+    """Another length than the recipe's."""
+    lr: float | None = None
+    """Another learning rate than the recipe's."""
+    out: Path | None = None
+    """Run folder; by default runs/RECIPE_MODEL_COLUMN_SEED, -again for a file."""
+    device: Literal["auto", "cpu"] = "auto"
+    """auto takes a GPU if there is one."""
+    threads: int | None = None
+    """CPU threads; another number can change the last bits of a result."""
+    report: bool = True
+    """Draw report.html when done."""
+
+    def __call__(self) -> None:
+        import torch
+
+        from ..recipes import run_experiment
+
+        experiment = self.experiment()
+        if self.threads is not None:
+            if self.threads < 1:
+                raise ValueError(f"threads must be at least 1, got {self.threads}")
+            torch.set_num_threads(self.threads)
+        again = "-again" * self.recipe.endswith(".json")
+        folder = self.out or Path("runs") / (experiment.folder_name + again)
+        with progress_bar(f"{experiment.recipe} {experiment.model}") as progress:
+            run_experiment(experiment, folder, cpu=self.device == "cpu", progress=progress)
+        if not is_main():
+            return
+        if self.report:
+            Report((folder,), trust_code=True)()
+        else:
+            print_errors([folder])
+        print(f"the run is in {folder}")
+
+    def experiment(self) -> "Experiment":
+        """What these options ask for."""
+        from ..recipes import make_experiment, own_images, read_experiment
+
+        if (self.recipe == "images") != (self.data is not None):
+            raise ValueError(
+                "name a recipe of `stn list`, or --data DIR for your own images, one of the two; "
+                f"got the recipe {self.recipe!r} and --data {self.data}"
+            )
+        if self.data is not None:
+            return own_images(self.data, self.images, self.seed, self.epochs, self.lr)
+        if self.recipe.endswith(".json"):
+            return read_experiment(Path(self.recipe)).changed(self.epochs, self.lr)
+        return make_experiment(
+            self.recipe, self.model, self.column, self.seed, self.epochs, self.lr
+        )
+
+
+@dataclass(frozen=True)
+class Eval:
+    """Measure a run's or a published model's error on the images of its recipe."""
+
+    folder: tyro.conf.Positional[Path]
+    """Run or published model."""
+    split: Literal["held-out", "test"] = "test"
+    """Which images."""
+    repeats: int = 1
+    """Of digits: frozen distortions to average over."""
+    data: str | None = None
+    """Of your own images: another place to take them from, with the same classes."""
+    trust_code: bool = False
+    """Run the function that a network's backbone may name, MODULE:FUNCTION."""
+
+    def __call__(self) -> None:
+        from ..models import load_model
+        from ..recipes import Pictures, read_experiment
+
+        if self.repeats < 1:
+            raise ValueError(f"repeats must be at least 1, got {self.repeats}")
+        model = load_model(self.folder, trust_code=self.trust_code)
+        experiment = read_experiment(self.folder / "config.json")
+        if self.data is not None:
+            if not isinstance(experiment, Pictures):
+                raise ValueError(f"--data is for runs on your own images, not {experiment.recipe}")
+            experiment = replace(experiment, data=self.data)
+        data = experiment.load()
+        errors = []
+        for repeat in range(self.repeats):
+            errors.append(experiment.evaluate(model, data, self.split, repeat))
+            which = f", distortion {repeat}" * (self.repeats > 1)
+            print(f"{self.split} error{which}: {errors[-1]:.2f} %")
+        if len(errors) > 1:
+            print(f"mean: {sum(errors) / len(errors):.3f} %")

@@ -1,0 +1,188 @@
+"""Naming pictures: your own images, and the paper's house numbers and birds."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from ..data import (
+    Augmentation,
+    ImageSet,
+    PictureSets,
+    augmented,
+    data_folder,
+    open_shards,
+    read_cub,
+    read_folder,
+    read_svhn,
+    sets_of,
+)
+from ..evaluation import error_percent
+from ..models import TENSORS, PartsSpec, SvhnSpec, count_parameters
+from ..training import Processes, TrainingConfig, train, write_tensors
+from ..training.loop import Progress
+from .experiment import MOST_SHOWN, Experiment, Shown
+
+TEST_SHARE, HELD_OUT_SHARE = 0.2, 0.1
+HELD_OUT_NUMBERS = 5000
+KNOWN = "@"  # begins the name of a set in stn's own data folder
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pictures(Experiment):
+    """A network that names pictures, or reads the numbers on them.
+
+    Args:
+        source: where pictures are: a key of `SOURCES`.
+        data: folder, CSV file, or path or address of an index of shards; "@name" for that folder in
+            `stn.data.data_folder()`.
+        names: of the classes. An answer of several parts is read as its names, one after the other.
+        net, training: the choices in full.
+        augmentation: random warps of training pictures; None for none.
+        fit: how pictures are put on the canvas, `stn.data.read_picture`.
+        damaged: "refuse" stops at a picture that cannot be read; "skip" leaves it out.
+        workers: processes that read pictures ahead, where they do not fit into memory.
+    """
+
+    source: str
+    data: str
+    names: tuple[str, ...]
+    net: PartsSpec | SvhnSpec
+    training: TrainingConfig
+    augmentation: Augmentation | None = None
+    fit: str = "pad"
+    damaged: str = "refuse"
+    workers: int = 0
+
+    def __post_init__(self):
+        object.__setattr__(self, "names", tuple(self.names))  # a list in JSON
+
+    @property
+    def run_seed(self) -> int:
+        return self.training.seed
+
+    @property
+    def place(self) -> str:
+        """Where the data is on this machine."""
+        known = self.data.startswith(KNOWN)
+        return str(data_folder() / self.data.removeprefix(KNOWN)) if known else self.data
+
+    def changed(self, epochs: float | None, lr: float | None) -> "Pictures":
+        if epochs is not None:
+            raise ValueError(f"{self.recipe} counts steps, not epochs")
+        return self if lr is None else replace(self, training=replace(self.training, lr=lr))
+
+    def load(self) -> PictureSets:
+        found = SOURCES[self.source](self)
+        if found.names != self.names:
+            raise ValueError(
+                f"{self.data} has the classes {', '.join(found.names)}; the run was begun with "
+                f"{', '.join(self.names)}"
+            )
+        return found
+
+    def evaluate(self, model: nn.Module, data: PictureSets, split: str, repeat: int) -> float:
+        return error_percent(model, (data.test if split == "test" else data.held_out)(0, 1))
+
+    def shown(self, data: PictureSets) -> Shown:
+        pairs, count = [], 0
+        for images, labels in data.test(0, 1):
+            pairs.append((images, labels))
+            count += len(labels)
+            if count >= MOST_SHOWN:
+                break
+        images, labels = (torch.cat(parts) for parts in zip(*pairs, strict=True))
+        return Shown(images, labels, self.names)
+
+    def run(
+        self,
+        folder: Path,
+        data: PictureSets,
+        processes: Processes,
+        progress: Progress | None = None,
+    ) -> dict:
+        training = self.training
+        torch.manual_seed(training.seed)
+        model = self.net.build().to(processes.device)
+        batches = data.batches(training.batch_size, training.seed, self.augmentation)
+        trained = train(model, batches, data.held_out, training, folder, processes, progress)
+        if processes.is_main:
+            write_tensors(folder / TENSORS, model.state_dict())
+        chunks = data.test(processes.rank, processes.count)
+        return {
+            "test_error_percent": error_percent(model, chunks, processes.total),
+            "held_out_error_percent": trained.held_out_error_percent,
+            "best_step": trained.best_step,
+            "parameters": count_parameters(model),
+            "steps": training.steps,
+            "samples_seen": training.steps * training.batch_size,
+            "seconds": round(trained.seconds, 1),
+            "left_out": list(data.faults()),
+        }
+
+
+def folder_sets(place: str, size: tuple[int, ...], fit: str) -> tuple[ImageSet, ImageSet, ImageSet]:
+    """To train on, to choose by and to report on; what a folder does not set apart is drawn.
+
+    A fifth of the pictures to report on, a tenth of the rest to choose by, of every class, the same
+    ones for every run.
+    """
+    train, held_out, test = read_folder(place, size, fit=fit)
+    if test is None:
+        train, test = train.split(TEST_SHARE)
+    if held_out is None:
+        train, held_out = train.split(HELD_OUT_SHARE)
+    return train, held_out, test
+
+
+def _of_folder(made: Pictures) -> PictureSets:
+    return sets_of(
+        *folder_sets(made.place, made.net.shape[1:], made.fit), made.damaged, made.workers
+    )
+
+
+def _of_svhn(made: Pictures, loose: bool) -> PictureSets:
+    size = made.net.shape[1:]
+    numbers = read_svhn(made.place, size, "train", loose)
+    train, held_out = numbers.split(min(HELD_OUT_SHARE, HELD_OUT_NUMBERS / len(numbers)))
+    test = read_svhn(made.place, size, "test", loose)
+    return sets_of(train, held_out, test, made.damaged, made.workers)
+
+
+def _of_cub(made: Pictures) -> PictureSets:
+    size = made.net.shape[1:]
+    train, held_out = read_cub(made.place, size, "train", made.fit).split(HELD_OUT_SHARE)
+    test = read_cub(made.place, size, "test", made.fit)
+    return sets_of(train, held_out, test, made.damaged, made.workers)
+
+
+def _of_shards(made: Pictures) -> PictureSets:
+    shards = open_shards(made.place, made.net.shape[1:], fit=made.fit, damaged=made.damaged)
+
+    def batches(batch_size: int, seed: int, augmentation: Augmentation | None):
+        def share(start: int, part: int, parts: int):
+            pairs = shards.stream("train", batch_size, seed, start, part, parts)
+            return augmented(pairs, augmentation, seed, start, part, parts)
+
+        return share
+
+    return PictureSets(
+        batches,
+        partial(shards.chunks, "held-out"),
+        partial(shards.chunks, "test"),
+        shards.names,
+        shards.count("train"),
+        lambda: shards.faults,
+    )
+
+
+SOURCES: Mapping[str, Callable[[Pictures], PictureSets]] = {
+    "folder": _of_folder,
+    "shards": _of_shards,
+    "svhn": partial(_of_svhn, loose=False),
+    "svhn-loose": partial(_of_svhn, loose=True),
+    "cub": _of_cub,
+}
