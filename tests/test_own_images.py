@@ -18,7 +18,7 @@ from stn.data.image_set import Example
 from stn.recipes import ImageOptions, own_images
 
 CLASSES = ("brick", "coffee", "grass")
-SHORT = ("--device", "cpu", "--threads", "1", "--batch-size", "8", "--size", "32", "--epochs", "6")
+SHORT = ("--device", "cpu", "--threads", "1", "--batch-size", "8", "--size", "32", "--epochs", "12")
 
 
 def write_crops(folder, each, side=40, seed=0):
@@ -159,7 +159,7 @@ def test_options_make_the_network_and_the_schedule(folder):
     made = own_images(str(folder), seed=3)
     assert made.net.shape == (3, 40, 40)  # the images' own size
     assert made.training.seed == 3
-    # Of 72 images 72 / 32 = 2 batches; 300 steps are more than 30 epochs of them.
+    # 51 of 72 are to train on: two batches of 25. 300 steps are more than 30 epochs of them.
     assert made.training.steps == 300
     assert own_images(str(folder), epochs=200).training.steps == 400
     many = own_images(

@@ -13,10 +13,12 @@ import pytest
 import torch
 from PIL import Image
 
+from stn.data import shard_writer
 from stn.data import shards as shards_module
 from stn.data.image_set import Example, ImageSet
 from stn.data.mnist import DataError
-from stn.data.shards import open_shards, write_shards
+from stn.data.shard_writer import write_shards
+from stn.data.shards import open_shards
 
 SIZE = (12, 16)
 COUNT, PER_SHARD = 20, 5
@@ -371,7 +373,7 @@ class TestWriting:
         pid = os.fork()
         if not pid:
             left, replace = iter(range(moved)), os.replace
-            shards_module.os.replace = lambda *paths: (
+            shard_writer.os.replace = lambda *paths: (
                 replace(*paths) if next(left, None) is not None else os._exit(9)
             )
             try:

@@ -15,9 +15,13 @@ import pytest
 import torch
 from PIL import Image
 
+from stn.data import made_ahead
+from stn.data import shards as shards_module
+from stn.data.ahead import ahead
 from stn.data.image_set import Example, ImageSet
 from stn.data.mnist import DataError
-from stn.data.shards import open_shards, write_shards
+from stn.data.shard_writer import write_shards
+from stn.data.shards import open_shards
 
 SIZE = (96, 96)
 COUNT = 30
@@ -123,6 +127,100 @@ class TestRemote:
         monkeypatch.setenv("PATH", "")
         with pytest.raises(DataError, match="curl, which is not installed: install curl"):
             open_shards(url, SIZE)
+
+
+def _same(got, expected):
+    for (images, labels), (others, same) in zip(got, expected, strict=True):
+        assert torch.equal(images, others)
+        assert torch.equal(labels, same)
+
+
+def _spoilt(index, folder):
+    """A copy of the shards, in which a part of an image is blank."""
+    shutil.copytree(index.parent, folder)
+    path = folder / "train-000001.tar"
+    raw = bytearray(path.read_bytes())
+    place = raw.index(b"\x89PNG")
+    raw[place + 9000 : place + 20000] = bytes(11000)
+    path.write_bytes(raw)
+    return folder / "shards.json"
+
+
+class TestAhead:
+    """Threads that decode before they are asked change nothing but the time."""
+
+    @pytest.mark.parametrize("workers", [1, 3])
+    @pytest.mark.parametrize("start", [0, 4, 11])
+    def test_batches_are_those_without_threads(self, index, workers, start):
+        plain, threaded = open_shards(index, SIZE), open_shards(index, SIZE, workers=workers)
+        for rank in (0, 1):
+            expected = list(itertools.islice(plain.stream("train", 8, 3, 0, rank, 2), 16))[start:]
+            stream = made_ahead(threaded.stream("train", 8, 3, start, rank, 2), 2)
+            _same(itertools.islice(stream, 16 - start), expected)
+            stream.close()
+        _same(threaded.chunks("train", count=7), plain.chunks("train", count=7))
+
+    def test_what_is_damaged_is_passed_over_alike(self, index, tmp_path):
+        spoilt = _spoilt(index, tmp_path / "spoilt")
+        plain = open_shards(spoilt, SIZE, damaged="skip")
+        expected = list(itertools.islice(plain.stream("train", 4, 0), 20))
+        assert len(plain.faults) == 1
+        for start in (0, 9):
+            threaded = open_shards(spoilt, SIZE, damaged="skip", workers=2)
+            _same(itertools.islice(threaded.stream("train", 4, 0, start), 20 - start),
+                  expected[start:])  # fmt: skip
+            assert threaded.faults == plain.faults
+
+    def test_what_is_refused_is_told_at_its_batch(self, index, tmp_path):
+        spoilt = _spoilt(index, tmp_path / "spoilt")
+        told = []
+        for workers in (0, 2):
+            stream = open_shards(spoilt, SIZE, workers=workers).stream("train", 3, 1)
+            stream = made_ahead(stream, 2) if workers else stream
+            batches = []
+            with pytest.raises(DataError, match=r"train-000001\.tar: .*damaged") as found:
+                batches.extend(labels for _, labels in stream)
+            told.append((str(found.value), torch.stack(batches)))
+        assert told[0][0] == told[1][0]
+        assert torch.equal(told[0][1], told[1][1])
+
+    def test_an_error_in_a_thread_comes_out(self, index, monkeypatch):
+        def broken(*args, **named):
+            raise RuntimeError("out of luck")
+
+        monkeypatch.setattr(shards_module, "read_picture", broken)
+        stream = made_ahead(open_shards(index, SIZE, workers=2).stream("train", 4, 0), 2)
+        with pytest.raises(RuntimeError, match="out of luck"):
+            next(stream)
+
+    def test_results_stay_in_order_and_errors_in_place(self):
+        def values():
+            yield from range(5)
+            raise OSError("no more")
+
+        def slow(value):
+            time.sleep(0.01 * (value == 1))
+            return value * value
+
+        for threads in (0, 3):
+            seen = []
+            with pytest.raises(OSError, match="no more"):
+                seen.extend(ahead(slow, values(), threads, 10))
+            assert seen == [0, 1, 4, 9, 16]
+        assert list(ahead(slow, [], 2, 1)) == []
+
+    def test_threads_end_with_their_reader(self, index):
+        before = threading.active_count()
+        stream = made_ahead(open_shards(index, SIZE, workers=3).stream("train", 4, 0), 2)
+        next(stream)
+        assert threading.active_count() > before
+        stream.close()
+        del stream
+        assert threading.active_count() == before
+
+    def test_a_number_of_threads_that_there_is_not(self, index):
+        with pytest.raises(ValueError, match="workers must not be negative, got -1"):
+            open_shards(index, SIZE, workers=-1)
 
 
 # Streams an index that lists the same shards many times, under a limit on this process's memory.

@@ -27,6 +27,7 @@ class List:
 
         from ..models import MODELS
         from ..recipes import COLUMNS, PICTURE_MODELS, RECIPES
+        from ..recipes.imagenet import IMAGENET_MODELS
 
         console = Console()
         table = Table("recipe", "what it is", title="Recipes", title_justify="left")
@@ -35,6 +36,7 @@ class List:
         console.print(table)
         console.print("models of mnist: ", ", ".join(MODELS), soft_wrap=True)
         console.print("models of pictures: ", ", ".join(PICTURE_MODELS), soft_wrap=True)
+        console.print("models of imagenet: ", ", ".join(IMAGENET_MODELS), soft_wrap=True)
         console.print("columns:", ", ".join(COLUMNS))
         folders = sorted(path.parent for path in self.runs.glob("*/config.json"))
         if folders:

@@ -1,6 +1,7 @@
 """Data: MNIST and tasks made of its digits; house numbers, birds, your own images; streams."""
 
 from .addition import Addition
+from .ahead import ahead, made_ahead
 from .archives import unpack
 from .augment import Augmentation
 from .colocalization import colocalization_set, digit_boxes, iou, window_boxes
@@ -24,7 +25,8 @@ from .image_set import Example, ImageSet, LoadedSet
 from .mnist import DataError, Mnist, data_folder, fetch_mnist, load_mnist
 from .picture_stream import PictureSets, PictureStream, augmented, sets_of
 from .pictures import read_picture
-from .shards import ShardSet, open_shards, write_shards
+from .shard_writer import write_shards
+from .shards import ShardSet, open_shards
 from .street_numbers import write_street_numbers
 from .svhn import read_svhn
 from .volumes import Volumes
@@ -51,6 +53,7 @@ __all__ = [
     "Splits",
     "Task",
     "Volumes",
+    "ahead",
     "augmented",
     "colocalization_set",
     "data_folder",
@@ -61,6 +64,7 @@ __all__ = [
     "iou",
     "joined",
     "load_mnist",
+    "made_ahead",
     "open_shards",
     "read_cub",
     "read_cub_parts",

@@ -14,7 +14,7 @@ from .mnist import DataError
 
 Batch = tuple[Tensor, Tensor]
 CHUNK = 250
-MEMORY_BYTES = 2**30
+MEMORY_BYTES = 2**31
 
 
 class PictureSets(NamedTuple):
@@ -39,7 +39,7 @@ class PictureSets(NamedTuple):
 def sets_of(
     train: ImageSet, held_out: ImageSet, test: ImageSet, damaged: str = "refuse", workers: int = 0
 ) -> PictureSets:
-    """Sets of files, in memory if they take less than a gigabyte, else read by `workers`.
+    """Sets of files, in memory if they take less than two gigabytes, else read by `workers`.
 
     Raises:
         DataError: a damaged file that is to be refused, or one that is to be skipped among too many

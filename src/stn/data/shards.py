@@ -3,15 +3,11 @@
 A sample is an image file and a json file, {"label": number or numbers}, of the same key.
 """
 
-import io
 import json
-import math
-import os
 import random
 import re
 import shutil
 import tarfile
-import tempfile
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import count as numbers_from
@@ -24,8 +20,9 @@ import torch
 from torch import Tensor
 
 from .._checks import check_choice, check_size
+from .ahead import ahead
 from .digits import generator_of
-from .image_set import DAMAGED, ImageSet
+from .image_set import DAMAGED
 from .mnist import DataError
 from .pictures import FITS, MODES, SUFFIXES, read_picture
 
@@ -35,60 +32,8 @@ MEND = "; mend it, or skip what is damaged"
 
 Label = int | list[int]
 Shards = Sequence[tuple[str, int]]  # names, and how many samples each has
+Pair = tuple[Tensor, Label]
 Batch = tuple[Tensor, Tensor]
-
-
-def write_shards(
-    sets: Mapping[str, ImageSet],
-    folder: str | Path,
-    per_shard: int = 1000,
-    damaged: str = "refuse",
-) -> Path:
-    """Image sets as shards and their index, all of it or nothing.
-
-    Image files are stored as they are; only where an example has a box is its part (to whole
-    pixels) stored as a PNG. The order within a part is shuffled, the same each time. Every image
-    is read once, to see that it can be.
-
-    Args:
-        sets: by the names of their parts, such as "train", "held-out" and "test"; with the same
-            class names.
-        folder: where to; created where missing.
-        per_shard: images in a shard, all but a part's last.
-        damaged: "refuse" raises for the first damaged file; "skip" leaves such files out, and
-            names them in the index, under "left_out".
-
-    Returns:
-        The index, folder/shards.json, which appears when the shards are all there.
-
-    Raises:
-        DataError: a damaged image, or a part without any other.
-        ValueError: a folder that has an index already, or arguments that do not fit.
-    """
-    check_choice(damaged, DAMAGED, "damaged")
-    if per_shard < 1:
-        raise ValueError(f"per_shard must be at least 1, got {per_shard}")
-    if len({images.names for images in sets.values()}) != 1:
-        raise ValueError("sets must be one or more, all with the same class names")
-    for part in sets:
-        if not re.fullmatch(r"\w[\w-]*", part):
-            raise ValueError(f"a part's name must be letters, digits, - and _, got {part!r}")
-    target = Path(folder).expanduser().resolve()
-    target.mkdir(parents=True, exist_ok=True)
-    if (target / INDEX).exists():
-        raise ValueError(f"{target} holds shards already: delete them or choose another folder")
-    first, faults, parts = next(iter(sets.values())), [], {}
-    with tempfile.TemporaryDirectory(prefix=".unfinished-", dir=target) as made_in:
-        made = Path(made_in)
-        for part, images in sets.items():
-            counts = _write_part(part, images, made, per_shard, damaged, faults)
-            shards = [f"{part}-{number:06d}.tar" for number in range(len(counts))]
-            parts[part] = {"shards": shards, "counts": counts}
-        index = {"names": first.names, "size_hint": first.size, "parts": parts}
-        (made / INDEX).write_text(json.dumps({**index, "left_out": faults}, indent=1))
-        for name in [name for part in parts.values() for name in part["shards"]] + [INDEX]:
-            os.replace(made / name, target / name)
-    return target / INDEX
 
 
 def open_shards(
@@ -97,6 +42,7 @@ def open_shards(
     channels: int = 3,
     fit: str = "pad",
     damaged: str = "refuse",
+    workers: int = 0,
 ) -> "ShardSet":
     """The shards that an index lists, which lie beside it.
 
@@ -107,6 +53,8 @@ def open_shards(
         fit: how, see `read_picture`.
         damaged: "refuse" raises for what cannot be read; "skip" passes over it, and names it in
             `ShardSet.faults`.
+        workers: threads that decode images before they are asked for; 0 to decode when asked. What
+            comes is the same.
 
     Raises:
         DataError: an index that cannot be read or is not one, or a URL where there is no curl.
@@ -133,7 +81,7 @@ def open_shards(
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         reason = f"is no index of shards ({error!r}): make one with write_shards"
         raise DataError(f"{shown} {reason}") from None
-    return ShardSet(url.rsplit("/", 1)[0], names, parts, size, channels, fit, damaged)
+    return ShardSet(url.rsplit("/", 1)[0], names, parts, size, channels, fit, damaged, workers)
 
 
 class Sample(NamedTuple):
@@ -159,13 +107,16 @@ class ShardSet:
         channels: int,
         fit: str,
         damaged: str,
+        workers: int,
     ):
         check_choice(channels, tuple(MODES), "channels")
         check_choice(fit, FITS, "fit")
         check_choice(damaged, DAMAGED, "damaged")
         self.folder, self.names, self.parts = folder, names, parts
         self.size, self.channels, self.fit = check_size(size, 2), channels, fit
-        self.damaged = damaged
+        if workers < 0:
+            raise ValueError(f"workers must not be negative, got {workers}")
+        self.damaged, self.workers = damaged, workers
         self._faults: dict[str, None] = {}
 
     @property
@@ -245,26 +196,27 @@ class ShardSet:
         return self._chunks(self._part(part, rank, world)[rank::world], count)
 
     def _chunks(self, shards: Shards, count: int) -> Iterator[Batch]:
-        pairs = filter(None, map(self._decoded, self._samples(shards)))
+        pairs = filter(None, self._decoded(self._samples(shards), count))
         while chunk := list(islice(pairs, count)):
             images, labels = _stacked(chunk)
             yield images.float().div_(255), labels
 
     def _batches(self, samples: Iterator[Sample], count: int) -> Iterator[Batch]:
         """A batch at every `count` samples; for a damaged one the next that is not."""
-        ahead: deque[Sample] = deque()
+        pairs = self._decoded(samples, 2 * count)
+        due: deque[Pair | None] = deque()
         while True:
             batch, tried = [], 0
             while len(batch) < count:
                 if tried == count + BUFFER:
                     raise DataError(f"not {count} of {tried} images can be read: {self.faults[0]}")
-                if tried == len(ahead):
-                    ahead.append(next(samples))
-                if pair := self._decoded(ahead[tried]):
+                if tried == len(due):
+                    due.append(next(pairs))
+                if pair := due[tried]:
                     batch.append(pair)
                 tried += 1
             for _ in range(count):
-                ahead.popleft()
+                due.popleft()
             yield _stacked(batch)
 
     def _endless(
@@ -326,12 +278,17 @@ class ShardSet:
                 return self._fault(f"{name}: label {label} is no number of a class name")
         return Sample(name, picture, label)
 
-    def _decoded(self, sample: Sample) -> tuple[Tensor, Label] | None:
+    def _decoded(self, samples: Iterator[Sample], most: int) -> Iterator[Pair | None]:
+        """Images and labels, `most` ahead of being asked for; None where one is passed over."""
+        for found, label in ahead(self._read, samples, self.workers, most):
+            yield (found, label) if isinstance(found, Tensor) else self._fault(str(found))
+
+    def _read(self, sample: Sample) -> tuple[Tensor | DataError, Label]:
         name = f"{sample.name}: the image"
         try:
             image = read_picture(sample.picture, self.size, self.channels, self.fit, name=name)
         except DataError as error:
-            return self._fault(str(error))
+            return error, sample.label
         return image, sample.label
 
     def _fault(self, text: str) -> None:
@@ -346,49 +303,8 @@ class ShardSet:
         return self.parts[part]
 
 
-def _stacked(pairs: Sequence[tuple[Tensor, Label]]) -> Batch:
+def _stacked(pairs: Sequence[Pair]) -> Batch:
     return torch.stack([image for image, _ in pairs]), torch.tensor([label for _, label in pairs])
-
-
-def _write_part(
-    part: str, images: ImageSet, folder: Path, per_shard: int, damaged: str, faults: list[str]
-) -> list[int]:
-    """How many images each shard got."""
-    from webdataset.writer import ShardWriter
-
-    order = torch.randperm(len(images), generator=generator_of("write_shards", part)).tolist()
-    pattern = f"{folder}/{part}-".replace("%", "%%") + "%06d.tar"
-    with ShardWriter(pattern, per_shard, math.inf, verbose=0, encoder=False, mtime=0) as writer:
-        for row in order:
-            try:
-                suffix, raw = _stored(images, row)
-            except DataError as error:
-                if damaged == "refuse":
-                    raise DataError(str(error) + MEND) from None
-                faults.append(str(error))
-                continue
-            label = json.dumps({"label": images.examples[row].label}).encode()
-            writer.write({"__key__": f"{writer.total:08d}", suffix: raw, "json": label})
-        total = writer.total
-    if total == 0:
-        raise DataError(f"not one image of {part!r} can be read: {faults[-1]}")
-    full, rest = divmod(total, per_shard)
-    return [per_shard] * full + [rest] * (rest > 0)
-
-
-def _stored(images: ImageSet, row: int) -> tuple[str, bytes]:
-    """Suffix and bytes of an image file, which can be read."""
-    path, _, box = images.examples[row]
-    suffix = path.suffix.lower()
-    if box is None and suffix in SUFFIXES:
-        images[row]
-        return suffix[1:], path.read_bytes()
-    from PIL import Image
-
-    pixels = read_picture(path, box=box)
-    packed = io.BytesIO()
-    Image.fromarray(pixels.movedim(0, -1).numpy()).save(packed, "PNG")
-    return "png", packed.getvalue()
 
 
 def _reason(error: Exception) -> str:

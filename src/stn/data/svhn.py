@@ -131,13 +131,7 @@ def _examples(folder: Path, loose: bool) -> Iterator[Example]:
 
 def _entries(file) -> Iterator[StreetNumber]:
     """By h5py's low-level calls, since `extra` takes four million reads."""
-    from h5py import (
-        h5d,  # pyright: ignore[reportAttributeAccessIssue]
-        h5r,
-        h5s,
-        h5t,
-        ref_dtype,
-    )
+    from h5py import h5d, h5r, h5s, h5t, ref_dtype  # pyright: ignore[reportAttributeAccessIssue]
 
     whole, single, one = h5s.ALL, h5s.create_simple((1, 1)), np.zeros((1, 1))
     reference_type = h5t.py_create(ref_dtype)
@@ -162,9 +156,7 @@ def _entries(file) -> Iterator[StreetNumber]:
         name = "".join(map(chr, letters.flat))
         keys = (b"label", b"left", b"top", b"width", b"height")
         rows = list(zip(*(numbers(group, key) for key in keys), strict=True))
-        if not rows or not all(
-            label in range(1, 11) and w > 0 and h > 0 for label, _, _, w, h in rows
-        ):
-            raise ValueError(f"the entry of {name} has no digit, or one that cannot be")
+        if not rows or not all(label in range(11) for label, *_ in rows):
+            raise ValueError(f"the entry of {name} has no digit, or a label that is none")
         digits = tuple(int(row[0]) % 10 for row in rows)
         yield StreetNumber(name, digits, tuple((x, y, x + w, y + h) for _, x, y, w, h in rows))

@@ -40,7 +40,7 @@ class SvhnSpec:
         name: "cnn", "st-cnn-single" or "st-cnn-multi".
         shape: (C, H, W) of the images, H and W multiples of 16 px; the paper's are (3, 64, 64) and
             (3, 128, 128).
-        width: multiplies the filters and units of the classifier; localizations stay as they are.
+        width: multiplies filters, and the units of the classifier; those of localizations stay.
         dropout: probability, after every layer of the classifier but the first convolution.
         batch_norm: before each ReLU of the classifier; the paper has none.
         kind: of specification, for the files it is kept in.
@@ -79,17 +79,21 @@ class SvhnSpec:
 
 
 class SmallConvLocalization(nn.Sequential):
-    """Of `st-cnn-single`: conv32 - maxpool 2 - conv32 - fc32 - fc32; 5x5, padded by 2, ReLU."""
+    """Of `st-cnn-single`: conv32 - maxpool 2 - conv32 - fc32 - fc32; 5x5, padded by 2, ReLU.
 
-    def __init__(self, shape: tuple[int, int, int]):
+    The convolutions' filters are those of the paper times `width`.
+    """
+
+    def __init__(self, shape: tuple[int, int, int], width: float = 1.0):
         channels, height, wide = shape
+        filters = _scaled(32, width)
         super().__init__(
-            nn.Conv2d(channels, 32, 5, padding=2),
+            nn.Conv2d(channels, filters, 5, padding=2),
             nn.ReLU(),
             nn.MaxPool2d(2),
-            nn.Conv2d(32, 32, 5, padding=2),
+            nn.Conv2d(filters, filters, 5, padding=2),
             nn.ReLU(),
-            *DenseLocalization((32, height // 2, wide // 2), depth=2),
+            *DenseLocalization((filters, height // 2, wide // 2), depth=2),
         )
         self.num_features = 32
 
@@ -109,7 +113,7 @@ class SvhnNet(nn.Module):
         transformer = None
         if spec.name == "st-cnn-single":
             image = (channels, height, wide)
-            transformer = SpatialTransformer(SmallConvLocalization(image), Affine())
+            transformer = SpatialTransformer(SmallConvLocalization(image, spec.width), Affine())
         elif spec.name == "st-cnn-multi":
             transformer = _dense_transformer((channels, height, wide))
         self.transformer = transformer

@@ -25,6 +25,7 @@ from .digits import (
     mnist_volumes,
 )
 from .experiment import Experiment
+from .imagenet import IMAGENET_MODELS, imagenet
 from .paper_pictures import (
     PICTURE_MODELS,
     creatures,
@@ -52,6 +53,7 @@ RECIPES: dict[str, Callable[[str, str, int], Experiment]] = {
     "street-numbers-128": street_numbers_128,
     "cub": cub,
     "creatures": creatures,
+    "imagenet": imagenet,
 }
 
 
@@ -70,7 +72,7 @@ def make_experiment(
     """
     for value, known, what in (
         (recipe, tuple(RECIPES), "recipe"),
-        (model, (*MODELS, COLOCALIZER, *PICTURE_MODELS), "model"),
+        (model, (*MODELS, COLOCALIZER, *PICTURE_MODELS, *IMAGENET_MODELS), "model"),
         (column, tuple(COLUMNS), "column"),
     ):
         if value not in known:

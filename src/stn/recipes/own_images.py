@@ -11,7 +11,7 @@ from typing import Literal
 from ..data import Augmentation, ImageSet, open_shards, read_folder
 from ..models import PartsSpec
 from ..training import TrainingConfig
-from .pictures import Pictures
+from .pictures import Pictures, folder_sets
 
 SIDES_PX = (32, 128)
 LOOKED_AT = 100  # files whose size is looked at
@@ -41,7 +41,7 @@ class ImageOptions:
         precision: bfloat16 halves the time of large networks.
         accumulate: parts that a batch is cut into, for want of memory.
         compile: by torch.compile.
-        workers: processes that read images which do not fit into memory.
+        workers: threads that read shards ahead; processes, where files do not fit into memory.
     """
 
     size: int | None = None
@@ -91,7 +91,8 @@ def own_images(
         side, names, count = shards.size[0], shards.names, shards.count("train")
     else:
         found = read_folder(data, SIDES_PX[1]).train
-        side, names, count = options.size or usual_side(found), found.names, len(found)
+        side, names = options.size or usual_side(found), found.names
+        count = len(folder_sets(data, (side, side), options.fit)[0])
     crop = options.crop or (side // 2 if options.num > 1 else None)
     net = PartsSpec(
         (3, side, side),

@@ -17,6 +17,7 @@ CUB_MODELS = ("cnn", "2xst-cnn", "2xst-cnn-448", "4xst-cnn-448")
 CREATURE_MODELS = ("cnn", "2xst-cnn", "4xst-cnn")
 PICTURE_MODELS = tuple(dict.fromkeys((*SVHN_MODELS, *CUB_MODELS, *CREATURE_MODELS)))
 DIGITS = (*"0123456789", "")
+BIRDS = 200
 
 # Table 2, % sequence error, and Table 3, 100 - % accuracy.
 PAPER = {
@@ -90,7 +91,7 @@ def cub(model: str, column: str, seed: int) -> Pictures:
     """
     _check_model("cub", model, CUB_MODELS)
     side = 448 if model.endswith("448") else 224
-    net = PartsSpec((3, side, side), 200, "efficientnet-lite0", pretrained=True, dropout=0.7)
+    net = PartsSpec((3, side, side), BIRDS, "efficientnet-lite0", pretrained=True, dropout=0.7)
     if model != "cnn":
         net = replace(
             net,
@@ -160,6 +161,7 @@ def _birds(
     net: PartsSpec,
     training: TrainingConfig,
 ) -> Pictures:
+    """For "cub", whose classes are given; for other folders in its layout with those they have."""
     made = Pictures(
         recipe=recipe,
         model=model,
@@ -172,7 +174,13 @@ def _birds(
         training=replace(training, seed=seed),
         workers=2,
     )
-    return replace(made, names=read_cub(made.place, net.shape[1:]).names)
+    names = read_cub(made.place, net.shape[1:]).names
+    if recipe == "cub" and len(names) != BIRDS:
+        raise ValueError(
+            f"{made.place} has {len(names)} classes, CUB-200-2011 has {BIRDS}; unpack the official "
+            "archive anew by: stn data cub --from DIR"
+        )
+    return replace(made, names=names, net=replace(net, classes=len(names)))
 
 
 def _check_model(recipe: str, model: str, known: tuple[str, ...]) -> None:

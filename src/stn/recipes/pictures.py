@@ -6,28 +6,33 @@ from functools import partial
 from pathlib import Path
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from ..data import (
     Augmentation,
     ImageSet,
     PictureSets,
+    ahead,
     augmented,
     data_folder,
+    made_ahead,
     open_shards,
     read_cub,
+    read_cub_parts,
     read_folder,
     read_svhn,
     sets_of,
 )
 from ..evaluation import error_percent
-from ..models import TENSORS, PartsSpec, SvhnSpec, count_parameters
+from ..models import TENSORS, PartsNetwork, PartsSpec, SvhnSpec, count_parameters
 from ..training import Processes, TrainingConfig, train, write_tensors
 from ..training.loop import Progress
 from .experiment import MOST_SHOWN, Experiment, Shown
+from .windows import part_hits
 
 TEST_SHARE, HELD_OUT_SHARE = 0.2, 0.1
 HELD_OUT_NUMBERS = 5000
+BATCHES_AHEAD = 2  # of shards
 KNOWN = "@"  # begins the name of a set in stn's own data folder
 
 
@@ -44,7 +49,8 @@ class Pictures(Experiment):
         augmentation: random warps of training pictures; None for none.
         fit: how pictures are put on the canvas, `stn.data.read_picture`.
         damaged: "refuse" stops at a picture that cannot be read; "skip" leaves it out.
-        workers: processes that read pictures ahead, where they do not fit into memory.
+        workers: processes, for shards threads, that read pictures ahead, where they do not fit
+            into memory.
     """
 
     source: str
@@ -112,7 +118,7 @@ class Pictures(Experiment):
         if processes.is_main:
             write_tensors(folder / TENSORS, model.state_dict())
         chunks = data.test(processes.rank, processes.count)
-        return {
+        found = {
             "test_error_percent": error_percent(model, chunks, processes.total),
             "held_out_error_percent": trained.held_out_error_percent,
             "best_step": trained.best_step,
@@ -122,6 +128,21 @@ class Pictures(Experiment):
             "seconds": round(trained.seconds, 1),
             "left_out": list(data.faults()),
         }
+        if self.source == "cub" and isinstance(model, PartsNetwork) and processes.is_main:
+            found |= self.parts_found(model)
+        return found
+
+    def parts_found(self, model: PartsNetwork) -> dict:
+        """Of a trained network with windows on birds, "parts": `part_hits` on the test pictures.
+
+        Only here are parts read at all, for evaluation; training has seen classes alone. The main
+        process does it by itself.
+        """
+        if model.transformer is None:
+            return {}
+        assert isinstance(self.net, PartsSpec)
+        pictures = read_cub(self.place, self.net.shape[1:], "test", self.fit)
+        return {"parts": part_hits(model, self.net, pictures, read_cub_parts(self.place, "test"))}
 
 
 def folder_sets(place: str, size: tuple[int, ...], fit: str) -> tuple[ImageSet, ImageSet, ImageSet]:
@@ -160,12 +181,27 @@ def _of_cub(made: Pictures) -> PictureSets:
 
 
 def _of_shards(made: Pictures) -> PictureSets:
-    shards = open_shards(made.place, made.net.shape[1:], fit=made.fit, damaged=made.damaged)
+    shards = open_shards(
+        made.place,
+        made.net.shape[1:],
+        fit=made.fit,
+        damaged=made.damaged,
+        workers=made.workers,
+    )
 
     def batches(batch_size: int, seed: int, augmentation: Augmentation | None):
         def share(start: int, part: int, parts: int):
             pairs = shards.stream("train", batch_size, seed, start, part, parts)
-            return augmented(pairs, augmentation, seed, start, part, parts)
+            if made.workers == 0:
+                return augmented(pairs, augmentation, seed, start, part, parts)
+
+            def warped(numbered: tuple[int, tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
+                step, pair = numbered
+                return next(augmented(iter([pair]), augmentation, seed, step, part, parts))
+
+            # Threads decode, threads warp, one puts together, while the network trains.
+            found = ahead(warped, enumerate(pairs, start), made.workers, made.workers)
+            return made_ahead(found, BATCHES_AHEAD)
 
         return share
 

@@ -1,7 +1,8 @@
 """Naming single pictures by a trained network, and where it looked."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -10,7 +11,8 @@ from torch import Tensor
 
 from .. import coords
 from ..data import read_picture, to_canvas
-from ..models import load_model, read_config, read_spec
+from ..models import NetSpec, load_model, read_config, read_spec
+from ..nn.transformer import Transformer
 from ..viz import Examples, answer, collect_examples, draw_examples
 
 SHOWN_PX = 512  # longest side of the pictures that are drawn
@@ -47,6 +49,8 @@ def predict(
     config, spec = read_config(folder), read_spec(folder)
     if len(spec.shape) != 3:
         raise ValueError(f"{folder} looks at volumes, not at image files")
+    if isinstance(spec, NetSpec) and spec.stem:
+        raise ValueError(f"{folder} transforms feature maps, whose regions cannot be drawn")
     channels, *size = spec.shape
     if channels not in (1, 3):
         raise ValueError(f"{folder} looks at {channels} channels, image files have 1 or 3")
@@ -59,16 +63,20 @@ def predict(
         chosen = chances.argmax(-1)
         seen = collect_examples(model, canvas, chosen.unsqueeze(0), 1, names)
         whole = read_picture(path, None, channels)
-        placed = _on_the_picture(seen, tuple(size), tuple(whole.shape[1:]), fit)
+        place = partial(_on_the_picture, canvas=tuple(size), size=tuple(whole.shape[1:]), fit=fit)
+        grids = None
+        if seen.grids is not None:
+            px = coords.to_pixels(seen.grids, size, seen.align_corners) + 0.5
+            grids = (2 * place(px) - 1).float()
         told = {
             "image": str(path),
             "label": answer(chosen, names),
             "probability": float(seen.confidence[0]),
             "probabilities": _by_name(chances, names),
-            "regions": _corners(placed, tuple(whole.shape[1:])),
+            "regions": _regions(model.transformer, canvas, place, tuple(whole.shape[1:])),
         }
         shown = _shrunk(whole)
-        yield Prediction(told, seen._replace(inputs=shown.unsqueeze(0), grids=placed))
+        yield Prediction(told, seen._replace(inputs=shown.unsqueeze(0), grids=grids))
 
 
 def draw_prediction(prediction: Prediction, folder: Path, taken: set[Path]) -> Path:
@@ -93,28 +101,33 @@ def _by_name(chances: Tensor, names: Sequence[str]) -> dict | list:
     return dict(zip(names, chances.tolist(), strict=True))
 
 
-def _on_the_picture(
-    seen: Examples, canvas: tuple[int, ...], size: tuple[int, ...], fit: str
-) -> Tensor | None:
-    """Grids over the canvas as grids over the picture itself, which may be larger or oblong."""
-    if seen.grids is None:
-        return None
+def _on_the_picture(px: Tensor, canvas: tuple[int, ...], size: tuple[int, ...], fit: str) -> Tensor:
+    """Points of the canvas, px, as shares of the picture itself, which may be larger or oblong."""
     height, width = size
     ends = torch.tensor([[0.0, 0.0], [width, height]])
     low, high = to_canvas(ends, (height, width), canvas, fit)
-    px = coords.to_pixels(seen.grids, canvas, seen.align_corners) + 0.5
-    share = (px - low) / (high - low)
-    return (2 * share - 1).to(seen.grids.dtype)
+    return (px - low) / (high - low)
 
 
-def _corners(grids: Tensor | None, size: tuple[int, ...]) -> list:
-    if grids is None:
+@torch.no_grad()
+def _regions(
+    layer: Transformer | None,
+    canvas: Tensor,
+    place: Callable[[Tensor], Tensor],
+    size: tuple[int, ...],
+) -> list[list[list[float] | None]]:
+    """The corners of every window, px of the picture of `size`."""
+    if layer is None:
         return []
-    px = (coords.to_pixels(grids[0], size, align_corners=False) + 0.5).round(decimals=2)
-    corners = torch.stack([px[:, 0, 0], px[:, 0, -1], px[:, -1, -1], px[:, -1, 0]], 1)
+    theta = layer.theta(canvas)[0]
+    square = torch.tensor([[-1.0, -1], [1, -1], [1, 1], [-1, 1]])
+    corners = layer.composed().map_points(theta.view(-1, theta.shape[-1]), square)
+    height, width = canvas.shape[-2:]
+    share = place((corners + 1) / 2 * torch.tensor([width, height]))
+    px = (share * torch.tensor([size[1], size[0]])).round(decimals=2)
     return [
         [point if all(map(math.isfinite, point)) else None for point in window]
-        for window in corners.tolist()
+        for window in px.tolist()
     ]
 
 

@@ -19,6 +19,7 @@ ARCHIVES: Mapping[str, Mapping[str, int]] = {
     "cub": {"CUB_200_2011": 11_788},
 }
 OPTIONAL = {"extra"}
+MARKS = {"svhn": "digitStruct.mat", "cub": "images.txt"}  # by which a part is known to be there
 PUBLISHERS = {
     "svhn": "SVHN's page of Stanford's UFLDL group publishes train.tar.gz, test.tar.gz and "
     "extra.tar.gz (format 1, full numbers)",
@@ -34,42 +35,66 @@ def brought(name: str, source: Path, target: Path) -> Path:
     is left alone, so the command can be given again when another archive has come.
 
     Raises:
-        DataError: an archive is missing, not to be trusted, damaged, or not the whole set.
+        DataError: an archive is missing, not to be trusted, damaged, or not the whole set; or
+            something else is where it should go.
     """
-    told: dict[str, dict] = {}
-    for part, pictures in ARCHIVES[name].items():
-        place = target / part if name == "svhn" else target
-        if place.exists():
-            continue
-        archive = next((p for s in SUFFIXES if (p := source / f"{part}{s}").is_file()), None)
-        if archive is None:
-            if part in OPTIONAL:
-                continue
-            raise DataError(f"{source} holds no {part}{SUFFIXES[0]}; {PUBLISHERS[name]}")
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=f".{name}-", dir=target.parent) as room:
-            unpacked = unpack(archive, Path(room) / "all") / part
-            found = sum(1 for path in unpacked.rglob("*") if path.suffix in (".png", ".jpg"))
-            if found != pictures:
-                raise DataError(
-                    f"{archive} holds {found:,} pictures in {part}/, the official one "
-                    f"{pictures:,}; {PUBLISHERS[name]}"
-                )
-            place.parent.mkdir(parents=True, exist_ok=True)
-            shutil.move(unpacked, place)
-        told[archive.name] = {"sha256": sha256_of(archive), "pictures": found}
-    record = target / "archives.json"
-    before = json.loads(record.read_text()) if record.exists() else {}
-    write_json(record, before | told)
+    places = {part: target / part if name == "svhn" else target for part in ARCHIVES[name]}
+    wanted = [part for part, place in places.items() if not _is_there(place, MARKS[name])]
+    archives = {part: _archive_of(source, part) for part in wanted}
+    missing = [part for part, path in archives.items() if path is None and part not in OPTIONAL]
+    if missing:
+        raise DataError(f"{source} holds no {missing[0]}{SUFFIXES[0]}; {PUBLISHERS[name]}")
+    for part, archive in archives.items():
+        if archive is not None:
+            _unpack_part(archive, part, name, target, places[part])
     return target
+
+
+def _is_there(place: Path, mark: str) -> bool:
+    """Whether a part is; an empty folder is none, and anything else is in the way."""
+    if not place.exists() or (place.is_dir() and next(place.iterdir(), None) is None):
+        return False
+    if not (place / mark).is_file():
+        raise DataError(f"{place} is there and holds no {mark}: name another folder, or delete it")
+    return True
+
+
+def _archive_of(source: Path, part: str) -> Path | None:
+    paths = (source / f"{part}{suffix}" for suffix in SUFFIXES)
+    return next((path for path in paths if path.is_file()), None)
+
+
+def _unpack_part(archive: Path, part: str, name: str, target: Path, place: Path) -> None:
+    """The folder `part` of an archive, counted, to its place; and a line in archives.json."""
+    pictures = ARCHIVES[name][part]
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{name}-", dir=target.parent) as room:
+        unpacked = unpack(archive, Path(room) / "all") / part
+        files = (path for path in unpacked.rglob("*") if path.suffix in (".png", ".jpg"))
+        found = sum(1 for path in files if not path.name.startswith("."))
+        if found != pictures:
+            raise DataError(
+                f"{archive} holds {found:,} pictures in {part}/, the official one "
+                f"{pictures:,}; {PUBLISHERS[name]}"
+            )
+        record = target / "archives.json"
+        told = json.loads(record.read_text()) if record.exists() else {}
+        told[archive.name] = {"sha256": sha256_of(archive), "pictures": found}
+        if place.exists():
+            place.rmdir()
+        place.parent.mkdir(parents=True, exist_ok=True)
+        shutil.move(unpacked, place)
+    write_json(record, told)
 
 
 def made(name: str, target: Path, count: int | None) -> Path:
     """Make a stand-in: "street-numbers" of SVHN, or "creatures", of MNIST's digits, of the birds.
 
     Raises:
-        ValueError: the target is there already.
+        ValueError: the target is there already, or fewer than one picture is wanted.
     """
+    if count is not None and count < 1:
+        raise ValueError(f"count must be at least 1, got {count}")
     makers: dict[str, Callable[[], object]] = {
         "street-numbers": lambda: _street_numbers(target, count or 20_000),
         "creatures": lambda: _creatures(target, count or 4_000),

@@ -140,11 +140,13 @@ def cost_table(rows: Sequence[dict]) -> str:
 
 
 DIGITS = ("r", "rts", "p", "e", "tc")
+STAND_INS = ("street-numbers-64", "street-numbers-128", "creatures")
 PARTS: dict[str, Callable[[list[dict]], str]] = {
     "digits": lambda rows: error_table(rows, DIGITS),
     "addition": lambda rows: error_table(rows, ("addition",)),
     "addition-parts": part_table,
     "volumes": lambda rows: error_table(rows, ("volumes",)),
+    "stand-ins": lambda rows: error_table(rows, STAND_INS),
     "best": best_table,
     "ablations": ablation_table,
     "colocalization": colocalization_table,
