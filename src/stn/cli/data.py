@@ -26,7 +26,7 @@ class Data:
     to: Path | None = None
     """Where to; by default a folder of the data folder, for shards FROM-shards."""
     count: int | None = None
-    """street-numbers, creatures: training images to make; by default 20,000 and 4,000."""
+    """street-numbers, creatures: training images to make; by default 20,000 and 9,000."""
     damaged: Literal["refuse", "skip"] = "refuse"
     """shards: what to do with images that cannot be read."""
 

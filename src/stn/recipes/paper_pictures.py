@@ -17,6 +17,7 @@ CUB_MODELS = ("cnn", "2xst-cnn", "2xst-cnn-448", "4xst-cnn-448")
 CREATURE_MODELS = ("cnn", "2xst-cnn", "4xst-cnn")
 PICTURE_MODELS = tuple(dict.fromkeys((*SVHN_MODELS, *CUB_MODELS, *CREATURE_MODELS)))
 DIGITS = (*"0123456789", "")
+CREATURE_PX = 80
 BIRDS = 200
 
 # Table 2, % sequence error, and Table 3, 100 - % accuracy.
@@ -112,18 +113,25 @@ def creatures(model: str, column: str, seed: int) -> Pictures:
     `stn data creatures`, `stn train creatures --model 2xst-cnn`.
     """
     _check_model("creatures", model, CREATURE_MODELS)
-    net = PartsSpec((3, 128, 128), 16)
+    side = CREATURE_PX
+    net = PartsSpec((3, side, side), 16)
     if model != "cnn":
         net = replace(
             net,
             transform="attention",
             num=int(model[0]),
             scale=0.5,
-            size=(64, 64),
-            localization_px=64,
+            size=(side // 2, side // 2),
+            shared_streams=True,
         )
     training = TrainingConfig(
-        steps=4000, batch_size=32, lr=2e-3, localization_lr_factor=0.1, precision="bfloat16"
+        steps=1500,
+        batch_size=64,
+        lr=2e-3,
+        localization_lr_factor=0.01,
+        weight_decay=1e-2,
+        evaluate_every=150,
+        precision="bfloat16",
     )
     return _birds("creatures", "@creatures", model, column, seed, net, training)
 
@@ -135,7 +143,7 @@ def _numbers(recipe: str, source: str, data: str, model: str, column: str, seed:
     if column != "faithful":  # a quarter of the filters, for two cores
         net = replace(net, width=0.25, dropout=0.0, batch_norm=True)
         training = TrainingConfig(
-            steps=4000, batch_size=64, lr=2e-3, localization_lr_factor=0.1, precision="bfloat16"
+            steps=2000, batch_size=64, lr=2e-3, localization_lr_factor=0.1, precision="bfloat16"
         )
     return Pictures(
         recipe=recipe,

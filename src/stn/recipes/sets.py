@@ -10,6 +10,7 @@ from ..data import DataError, load_mnist, unpack, write_creatures, write_shards
 from ..data import write_street_numbers as write_numbers
 from ..data.archives import sha256_of
 from ..training import write_json
+from .paper_pictures import CREATURE_PX
 from .pictures import folder_sets
 
 SUFFIXES = (".tar.gz", ".tgz", ".tar", ".zip")
@@ -25,6 +26,7 @@ PUBLISHERS = {
     "extra.tar.gz (format 1, full numbers)",
     "cub": "CUB-200-2011's page of Caltech publishes CUB_200_2011.tgz",
 }
+TEST_SHARE = 0.25  # of creatures
 WHOLE_PX = 1024  # shards keep files as they are; only the checking read needs a size
 
 
@@ -97,7 +99,7 @@ def made(name: str, target: Path, count: int | None) -> Path:
         raise ValueError(f"count must be at least 1, got {count}")
     makers: dict[str, Callable[[], object]] = {
         "street-numbers": lambda: _street_numbers(target, count or 20_000),
-        "creatures": lambda: _creatures(target, count or 4_000),
+        "creatures": lambda: _creatures(target, count or 9_000),
     }
     makers[name]()
     return target
@@ -112,7 +114,9 @@ def _creatures(target: Path, count: int) -> None:
     images, labels = mnist.train_images, mnist.train_labels
     heads, wings = labels < 4, (labels >= 4) & (labels < 8)
     parts = (images[heads], labels[heads]), (images[wings], labels[wings])
-    write_creatures(target, *parts, count=2 * count)
+    write_creatures(
+        target, *parts, count=count + count // 3, side_px=CREATURE_PX, test_share=TEST_SHARE
+    )
 
 
 def shards(source: Path, target: Path, damaged: str) -> Path:
