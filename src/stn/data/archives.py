@@ -104,13 +104,6 @@ def sha256_of(path: str | Path) -> str:
     return digest.hexdigest()
 
 
-def check_sha256(path: str | Path, expected: str) -> None:
-    """DataError, which shows both, unless the file's sha256 is the expected one."""
-    found = sha256_of(path)
-    if found != expected.strip().lower():
-        raise DataError(f"{path} has the sha256 {found}, expected {expected}; fetch it anew")
-
-
 def _reader(archive: Path) -> Callable[[Path], Iterator[Member]]:
     name = archive.name.lower()
     if name.endswith(".zip"):

@@ -4,7 +4,6 @@ A creature stands on a crop of a photo. Its body says nothing; its class is a pa
 its head and its wing show: two small images at free places. Neither alone tells the class.
 """
 
-import importlib.util
 import itertools
 import math
 import os
@@ -18,6 +17,7 @@ import torch
 from torch import Tensor
 
 from .digits import check_digits, generator_of
+from .textures import textures_from
 
 # In sides of the picture:
 PART = 0.2  # the longer side of what a part shows, give or take a tenth
@@ -29,18 +29,9 @@ DISTRACTORS = 4  # strokes, and as many discs
 INK = 32  # from this value on a pixel of a part's image shows something
 LEAST_SIDE_PX = 32
 PART_NAMES = ("head", "wing")
-PHOTOS = (  # those in colour, and textures, that come with scikit-image
-    "astronaut.png",
-    "brick.png",
-    "chelsea.png",
-    "coffee.png",
-    "grass.png",
-    "gravel.png",
-    "hubble_deep_field.jpg",
-    "motorcycle_left.png",
-    "retina.jpg",
-    "rocket.jpg",
-)
+# Those in colour, and textures, that come with scikit-image.
+PHOTOS = ("astronaut", "brick", "chelsea", "coffee", "grass", "gravel", "hubble_deep_field")
+PHOTOS += ("motorcycle_left", "retina", "rocket")
 README = """Made, not photographed: creatures composed by stn.data.creatures, a stand-in for
 CUB-200-2011 (Wah et al., 2011) in its layout. parts/part_sizes.txt is an addition to that.
 """
@@ -116,7 +107,7 @@ def write_creatures(
             f"side_px must be at least {LEAST_SIDE_PX} and count enough for a picture of each of "
             f"{len(pairs)} classes in training and in test, got {side_px} and {count}"
         )
-    photos = [_photo(texture) for texture in textures or _bundled() or _noise(seed)]
+    photos = textures_from(textures, PHOTOS)
     names = [f"{number:03d}.head_{a}_wing_{b}" for number, (a, b) in enumerate(pairs, 1)]
     tables: dict[str, list[Sequence[object]]] = {
         "classes.txt": list(enumerate(names, 1)),
@@ -300,34 +291,3 @@ def _light(random: np.random.Generator) -> np.ndarray:
 
 def _dark(random: np.random.Generator) -> np.ndarray:
     return random.uniform(0, 90, 3)
-
-
-def _photo(texture: np.ndarray):
-    from PIL import Image
-
-    if texture.dtype != np.uint8 or texture.ndim != 3 or texture.shape[-1] != 3:
-        raise ValueError(
-            f"textures must be uint8 of shape (H, W, 3), got {texture.dtype} {texture.shape}"
-        )
-    return Image.fromarray(texture)
-
-
-def _bundled() -> list[np.ndarray]:
-    from PIL import Image
-
-    found = importlib.util.find_spec("skimage")
-    if found is None or found.origin is None:
-        return []
-    paths = (Path(found.origin).parent / "data" / name for name in PHOTOS)
-    return [np.array(Image.open(path).convert("RGB")) for path in paths if path.is_file()]
-
-
-def _noise(seed: int) -> list[np.ndarray]:
-    """Smooth colours, eight textures of them."""
-    from PIL import Image
-
-    random = np.random.default_rng([seed % 2**63])
-    coarse = random.integers(0, 256, (8, 8, 8, 3), np.uint8)
-    return [
-        np.array(Image.fromarray(c).resize((256, 256), Image.Resampling.BICUBIC)) for c in coarse
-    ]

@@ -7,6 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from .ahead import ahead
 from .augment import Augmentation
 from .digits import generator_of
 from .image_set import ImageSet, LoadedSet
@@ -24,7 +25,6 @@ class PictureSets(NamedTuple):
         `stn.training.train`: float32 in [0, 1], and labels.
     held_out, test: (part, parts) -> chunks.
     names: of the classes.
-    train_count: of the training pictures.
     faults: what is damaged and was left out; grows as a stream is read.
     """
 
@@ -32,7 +32,6 @@ class PictureSets(NamedTuple):
     held_out: Callable[[int, int], Iterator[Batch]]
     test: Callable[[int, int], Iterator[Batch]]
     names: tuple[str, ...]
-    train_count: int
     faults: Callable[[], tuple[str, ...]]
 
 
@@ -66,7 +65,6 @@ def sets_of(
         _chunks_of(parts[1], workers),
         _chunks_of(parts[2], workers),
         train.names,
-        len(parts[0].labels),
         lambda: faults,
     )
 
@@ -125,13 +123,21 @@ def augmented(
     start: int,
     part: int,
     parts: int,
+    threads: int = 0,
 ) -> Iterator[Batch]:
-    """uint8 batches as float32 in [0, 1], each step's warped by what is drawn from (seed, step)."""
-    for step, (images, labels) in enumerate(pairs, start):
+    """uint8 batches as float32 in [0, 1], each step's warped by what is drawn from (seed, step).
+
+    With threads, so many batches ahead; the same batches.
+    """
+
+    def warped(numbered: tuple[int, Batch]) -> Batch:
+        step, (images, labels) = numbered
         scaled = images.float() / 255
         if augmentation is not None:
             scaled = augmentation(scaled, generator_of("augment", seed, step), part, parts)
-        yield scaled, labels
+        return scaled, labels
+
+    return ahead(warped, enumerate(pairs, start), threads, threads)
 
 
 def _chunks_of(

@@ -9,7 +9,6 @@ import shutil
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
-from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
 
@@ -22,6 +21,7 @@ from ..transforms import Projective
 from ..warp import warp
 from .mnist import DataError
 from .svhn import STRUCT, StreetNumber
+from .textures import textures_from
 
 PARTS = ("train", "extra", "test")
 LENGTHS = (0.15, 0.5, 0.28, 0.06, 0.01)  # of numbers of 1 to 5 digits, about as in SVHN
@@ -73,7 +73,7 @@ def write_street_numbers(
     folder = Path(folder)
     if folder.exists():
         raise DataError(f"{folder} exists: name another folder, or delete it")
-    photos = _textures(textures)
+    photos = textures_from(textures, PHOTOS)
     folder.parent.mkdir(parents=True, exist_ok=True)
     unfinished = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
     try:
@@ -308,26 +308,6 @@ def _font(face: str, size: int):
     from PIL import ImageFont
 
     return ImageFont.truetype(face, size)
-
-
-def _textures(given: Sequence[np.ndarray] | None) -> list:
-    """As PIL images."""
-    from PIL import Image
-
-    if given is not None:
-        wrong = [a for a in given if a.dtype != np.uint8 or a.ndim != 3 or a.shape[2] != 3]
-        if wrong or not len(given):
-            got = f"{wrong[0].dtype} {wrong[0].shape}" if wrong else "none"
-            raise ValueError(f"textures must be uint8 arrays (H, W, 3), at least one, got {got}")
-        return [Image.fromarray(array) for array in given]
-    found = find_spec("skimage")
-    if found is not None and found.origin is not None:
-        photos = Path(found.origin).parent / "data"
-        paths = sorted(p for p in photos.glob("*") if p.stem in PHOTOS)
-        return [Image.open(path).convert("RGB") for path in paths]
-    rng = np.random.default_rng(0)
-    coarse = rng.integers(0, 256, (12, 12, 16, 3), np.uint8)
-    return [Image.fromarray(a).resize((512, 384), Image.Resampling.BICUBIC) for a in coarse]
 
 
 def _piece(texture, test: bool):

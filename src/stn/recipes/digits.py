@@ -19,10 +19,10 @@ from ..data import (
     split_mnist,
 )
 from ..evaluation import in_chunks, logits_of, pose_spread
-from ..models import BASES, TENSORS, NetSpec, Network, build_model, count_parameters
+from ..models import BASES, TENSORS, NetSpec, Network, build_model
 from ..training import Processes, TrainingConfig, train, write_tensors
 from ..training.loop import Progress
-from .experiment import FROZEN_SEED, Experiment, Shown
+from .experiment import FROZEN_SEED, Experiment, Shown, told
 
 TRAINING_DIGITS = 55_000
 BATCH = 128
@@ -153,12 +153,7 @@ class Digits(Experiment):
         return {
             "test_error_percent": sum(errors) / len(errors),
             "test_errors_percent": errors,
-            "held_out_error_percent": trained.held_out_error_percent,
-            "best_step": trained.best_step,
-            "parameters": count_parameters(model),
-            "steps": training.steps,
-            "samples_seen": training.steps * training.batch_size,
-            "seconds": round(trained.seconds, 1),
+            **told(model, training, trained),
             "pose": pose,
         }
 

@@ -13,7 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from .. import __version__
-from ..training import Processes, write_json
+from ..models import count_parameters
+from ..training import Processes, Trained, TrainingConfig, write_json
 from ..training.loop import Progress
 
 MOST_SHOWN = 1000
@@ -156,6 +157,18 @@ def run_experiment(
     finally:
         if sys.exc_info()[0] is None:  # the others would wait for a process that fails
             processes.close()
+
+
+def told(model: nn.Module, training: TrainingConfig, trained: Trained) -> dict:
+    """What results.json says of any training."""
+    return {
+        "held_out_error_percent": trained.held_out_error_percent,
+        "best_step": trained.best_step,
+        "parameters": count_parameters(model),
+        "steps": training.steps,
+        "samples_seen": training.steps * training.batch_size,
+        "seconds": round(trained.seconds, 1),
+    }
 
 
 def claim(folder: Path, experiment: Experiment) -> None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from ..data import Augmentation, ImageSet, open_shards, read_folder
+from ..data import Augmentation, ImageSet, open_shards
 from ..models import PartsSpec
 from ..training import TrainingConfig
 from .pictures import Pictures, folder_sets
@@ -90,9 +90,8 @@ def own_images(
         shards = open_shards(data, options.size or SIDES_PX[1])
         side, names, count = shards.size[0], shards.names, shards.count("train")
     else:
-        found = read_folder(data, SIDES_PX[1]).train
-        side, names = options.size or usual_side(found), found.names
-        count = len(folder_sets(data, (side, side), options.fit)[0])
+        train, _, _ = folder_sets(data, (SIDES_PX[1], SIDES_PX[1]), options.fit)
+        side, names, count = options.size or usual_side(train), train.names, len(train)
     crop = options.crop or (side // 2 if options.num > 1 else None)
     net = PartsSpec(
         (3, side, side),

@@ -94,15 +94,7 @@ def cub(model: str, column: str, seed: int) -> Pictures:
     side = 448 if model.endswith("448") else 224
     net = PartsSpec((3, side, side), BIRDS, "efficientnet-lite0", pretrained=True, dropout=0.7)
     if model != "cnn":
-        net = replace(
-            net,
-            transform="attention",
-            num=int(model[0]),
-            scale=0.5,
-            size=(224, 224),
-            localization="backbone",
-            localization_px=224,
-        )
+        net = replace(_windowed(net, model, 224), localization="backbone", localization_px=224)
     training = CUB_TRAINING if column == "faithful" else replace(CUB_TRAINING, steps=300, lr=0.01)
     return _birds("cub", "@cub", model, column, seed, net, training)
 
@@ -116,14 +108,7 @@ def creatures(model: str, column: str, seed: int) -> Pictures:
     side = CREATURE_PX
     net = PartsSpec((3, side, side), 16)
     if model != "cnn":
-        net = replace(
-            net,
-            transform="attention",
-            num=int(model[0]),
-            scale=0.5,
-            size=(side // 2, side // 2),
-            shared_streams=True,
-        )
+        net = replace(_windowed(net, model, side // 2), shared_streams=True)
     training = TrainingConfig(
         steps=1500,
         batch_size=64,
@@ -158,6 +143,11 @@ def _numbers(recipe: str, source: str, data: str, model: str, column: str, seed:
         fit="stretch",
         workers=2,
     )
+
+
+def _windowed(net: PartsSpec, model: str, side: int) -> PartsSpec:
+    """Behind as many free windows, half the sides of the image, as the name begins with."""
+    return replace(net, transform="attention", num=int(model[0]), scale=0.5, size=(side, side))
 
 
 def _birds(

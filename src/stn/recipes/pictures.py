@@ -6,13 +6,12 @@ from functools import partial
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from ..data import (
     Augmentation,
     ImageSet,
     PictureSets,
-    ahead,
     augmented,
     data_folder,
     made_ahead,
@@ -24,10 +23,10 @@ from ..data import (
     sets_of,
 )
 from ..evaluation import error_percent
-from ..models import TENSORS, PartsNetwork, PartsSpec, SvhnSpec, count_parameters
+from ..models import TENSORS, PartsNetwork, PartsSpec, SvhnSpec
 from ..training import Processes, TrainingConfig, train, write_tensors
 from ..training.loop import Progress
-from .experiment import MOST_SHOWN, Experiment, Shown
+from .experiment import MOST_SHOWN, Experiment, Shown, told
 from .windows import part_hits
 
 TEST_SHARE, HELD_OUT_SHARE = 0.2, 0.1
@@ -120,12 +119,7 @@ class Pictures(Experiment):
         chunks = data.test(processes.rank, processes.count)
         found = {
             "test_error_percent": error_percent(model, chunks, processes.total),
-            "held_out_error_percent": trained.held_out_error_percent,
-            "best_step": trained.best_step,
-            "parameters": count_parameters(model),
-            "steps": training.steps,
-            "samples_seen": training.steps * training.batch_size,
-            "seconds": round(trained.seconds, 1),
+            **told(model, training, trained),
             "left_out": list(data.faults()),
         }
         if self.source == "cub" and isinstance(model, PartsNetwork) and processes.is_main:
@@ -192,16 +186,9 @@ def _of_shards(made: Pictures) -> PictureSets:
     def batches(batch_size: int, seed: int, augmentation: Augmentation | None):
         def share(start: int, part: int, parts: int):
             pairs = shards.stream("train", batch_size, seed, start, part, parts)
-            if made.workers == 0:
-                return augmented(pairs, augmentation, seed, start, part, parts)
-
-            def warped(numbered: tuple[int, tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
-                step, pair = numbered
-                return next(augmented(iter([pair]), augmentation, seed, step, part, parts))
-
+            found = augmented(pairs, augmentation, seed, start, part, parts, made.workers)
             # Threads decode, threads warp, one puts together, while the network trains.
-            found = ahead(warped, enumerate(pairs, start), made.workers, made.workers)
-            return made_ahead(found, BATCHES_AHEAD)
+            return made_ahead(found, BATCHES_AHEAD) if made.workers else found
 
         return share
 
@@ -210,7 +197,6 @@ def _of_shards(made: Pictures) -> PictureSets:
         partial(shards.chunks, "held-out"),
         partial(shards.chunks, "test"),
         shards.names,
-        shards.count("train"),
         lambda: shards.faults,
     )
 
