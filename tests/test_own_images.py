@@ -3,19 +3,20 @@
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import load_file
 from skimage import data as photos
 
 import stn
 from stn.cli import main
-from stn.data import DataError, ImageSet, PictureStream, read_folder
-from stn.data.image_set import Example
-from stn.recipes import ImageOptions, own_images
+from stn.models import TENSORS
+from stn.recipes import ImageOptions, own_images, run_experiment
 
 CLASSES = ("brick", "coffee", "grass")
 SHORT = ("--device", "cpu", "--threads", "1", "--batch-size", "8", "--size", "32", "--epochs", "12")
@@ -173,64 +174,49 @@ def test_options_make_the_network_and_the_schedule(folder):
     assert plain.model == "small"
     assert plain.augmentation is None
     assert plain.net.build().transformer is None
+    assert (made.backbone_training, made.net.localization) == (None, "small")
 
 
-def test_a_network_of_your_own_needs_trust(folder, tmp_path, capsys, monkeypatch):
-    (tmp_path / "mine.py").write_text(
-        "from torch import nn\n\ndef net():\n    return nn.Conv2d(3, 8, 3, stride=4)\n"
-    )
-    monkeypatch.syspath_prepend(str(tmp_path))
-    words = ["train", "--data", str(folder), *SHORT, "--backbone", "mine:net", "--epochs", "1"]
-    assert main([*words, "--out", "run"]) == 0
-    with pytest.raises(ValueError, match="would call mine:net"):
-        stn.load_model("run")
-    assert stn.load_model("run", trust_code=True)(torch.rand(1, 3, 32, 32)).shape == (1, 3)
-    assert main(["eval", "run"]) == 2
-    assert "--trust-code" in capsys.readouterr().err
-    assert main(["eval", "run", "--trust-code"]) == 0
+def test_several_windows_begin_with_a_backbone_that_has_seen_whole_images(folder):
+    two = ImageOptions(transform="attention", num=2)
+    made = own_images(str(folder), two, seed=3)
+    assert made.backbone_training == replace(made.training, steps=150)
+    assert made.net.localization == "backbone"
+    asked = own_images(str(folder), replace(two, backbone_epochs=4))
+    assert asked.backbone_training is not None
+    assert asked.backbone_training.steps == 8
+    for options in (replace(two, backbone_epochs=0), replace(two, pretrained=True)):
+        assert own_images(str(folder), options).backbone_training is None
+    with pytest.raises(ValueError, match="transform is 'none': choose a transform"):
+        own_images(str(folder), ImageOptions(transform="none", backbone_epochs=1))
 
 
-class TestStream:
-    def pictures(self, folder):
-        return read_folder(folder, (16, 16)).train
+def test_a_break_while_the_backbone_learns_changes_nothing(folder, tmp_path):
+    two = ImageOptions(size=32, transform="attention", num=2, batch_size=8)
+    made = own_images(str(folder), two, epochs=2)
+    assert made.backbone_training is not None
+    steps = made.backbone_training.steps
+    broken = []
 
-    @pytest.mark.parametrize("workers", [0, 2])
-    def test_files_and_memory_give_the_same_batches(self, folder, workers):
-        files = self.pictures(folder)
-        read = PictureStream(files, 8, 1, workers=workers).batches(5)
-        kept = PictureStream(files.in_memory(), 8, 1).batches(5)
-        for _ in range(6):  # over the end of an epoch
-            for a, b in zip(next(read), next(kept), strict=True):
-                assert torch.equal(a, b)
+    def power_cut(step, count, message):
+        if not broken and (step, count) == (steps - 1, steps):
+            broken.append(step)
+            raise InterruptedError
 
-    @pytest.mark.parametrize("parts", [2, 4])
-    def test_parts_are_rows_of_the_whole(self, folder, parts):
-        made = own_images(str(folder))
-        stream = PictureStream(self.pictures(folder).in_memory(), 8, 0, made.augmentation)
-        whole = stream.batches(3)
-        cut = [stream.batches(3, part, parts) for part in range(parts)]
-        for _ in range(4):
-            images, labels = next(whole)
-            shares = [next(share) for share in cut]
-            assert torch.equal(images, torch.cat([x for x, _ in shares]))
-            assert torch.equal(labels, torch.cat([y for _, y in shares]))
-
-    def test_an_epoch_shows_every_picture_once(self, folder):
-        stream = PictureStream(self.pictures(folder).in_memory(), 8, 0)
-        batches = stream.batches()
-        first = torch.cat([next(batches)[0] for _ in range(9)]).flatten(1)
-        assert len(first.unique(dim=0)) == 72
-
-    def test_a_batch_larger_than_the_set(self, folder):
-        with pytest.raises(ValueError, match="from 1 to the number of training pictures, 72"):
-            PictureStream(self.pictures(folder), 73, 0)
+    with pytest.raises(InterruptedError):
+        run_experiment(made, tmp_path / "broken", progress=power_cut)
+    for name in ("broken", "whole"):
+        run_experiment(made, tmp_path / name)
+    one, other = (load_file(tmp_path / name / TENSORS) for name in ("broken", "whole"))
+    assert all(torch.equal(value, other[name]) for name, value in one.items())
 
 
-def test_answers_of_parts_are_split_at_large(tmp_path):
-    path = tmp_path / "x.png"
-    Image.new("RGB", (4, 4)).save(path)
-    numbers = ImageSet([Example(path, (k % 10, 1)) for k in range(20)], [*"0123456789"], 4)
-    train, apart = numbers.split(0.25)
-    assert (len(train), len(apart)) == (15, 5)
-    with pytest.raises(DataError, match="not one image"):
-        ImageSet([], ["a"], 4)
+def test_streams_and_localization_begin_where_the_backbone_ended(folder, tmp_path):
+    two = ImageOptions(size=32, transform="attention", num=2, batch_size=8)
+    made = own_images(str(folder), two, epochs=2)
+    run_experiment(replace(made, training=replace(made.training, steps=1, lr=1e-9)), tmp_path)
+    (checkpoint,) = (tmp_path / "backbone/checkpoint").glob("step-*/state.safetensors")
+    ended = load_file(checkpoint)["best/streams.0.0.0.0.weight"]
+    state = load_file(tmp_path / TENSORS)
+    for mine in ("streams.0", "streams.1", "transformer.localization.0.backbone"):
+        torch.testing.assert_close(state[f"{mine}.0.0.0.weight"], ended, atol=1e-7, rtol=0)

@@ -156,7 +156,8 @@ class TestNetworks:
         network = changed(TWO, localization=localization, localization_px=16).build().eval()
         (net,) = network.transformer.localization  # one for both
         seen = []
-        net[1].register_forward_pre_hook(lambda module, args: seen.append(args[0]))
+        first = net[1] if localization == "small" else net.backbone
+        first.register_forward_pre_hook(lambda module, args: seen.append(args[0]))
         stripes = torch.zeros(1, 3, 32, 48)
         stripes[..., ::2] = 1
         for x in (stripes, torch.rand(2, 3, 64, 96)):
@@ -171,6 +172,21 @@ class TestNetworks:
         assert net.num_features == 128 * 2 * 3
         ids = {id(p) for p in net.parameters()}
         assert not ids & {id(p) for p in network.streams.parameters()}
+
+    @pytest.mark.parametrize("shared", [True, False])
+    def test_streams_and_localization_begin_with_one_backbone(self, shared):
+        spec = changed(TWO, localization="backbone", localization_px=16, shared_streams=shared)
+        network, whole = spec.build(), spec.whole().build()
+        assert whole.transformer is None
+        backbone = whole.streams[0]
+        for weight in backbone.parameters():
+            weight.data.add_(1)
+        network.begin_with(backbone)
+        (net,) = network.transformer.localization
+        for mine in (*network.streams, net.backbone):
+            assert mine is not backbone
+            for name, value in mine.state_dict().items():
+                assert torch.equal(value, backbone.state_dict()[name])
 
     def test_a_cascade(self):
         network = PartsSpec((3, 32, 32), 4, transform="affine", steps=2).build()
@@ -242,7 +258,7 @@ class TestNetworks:
         assert count_parameters(network) == 10_814_284
         weights = [net.state_dict()["net._conv_stem.weight"] for net in network.streams]
         (localization,) = network.transformer.localization
-        assert torch.equal(weights[0], localization[1].state_dict()["net._conv_stem.weight"])
+        assert torch.equal(weights[0], localization.backbone.state_dict()["net._conv_stem.weight"])
         assert localization.num_features == 128 * 7 * 7
         with torch.no_grad():
             assert network(torch.rand(1, 3, 448, 448)).shape == (1, 200)

@@ -1,7 +1,7 @@
 """Picture networks whose parallel transformers look at parts: the paper's birds, and any images."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
@@ -107,6 +107,12 @@ class PartsSpec:
                 f"{self.steps}: set one of them to 1"
             )
 
+    def whole(self) -> "PartsSpec":
+        """The same backbone on the whole image, without a transformer."""
+        return replace(
+            self, transform="none", num=1, scale=None, size=None, localization_px=None, steps=1
+        )
+
     def build(self) -> "PartsNetwork":
         """The network, freshly initialised from torch's global random state.
 
@@ -160,6 +166,13 @@ class PartsNetwork(nn.Module):
         windows = seen if seen.dim() == 5 else seen.unsqueeze(1)
         return self.classifier(self.dropout(self.descriptors(windows)))
 
+    def begin_with(self, backbone: nn.Module) -> None:
+        """All streams, and a localization made of a backbone, take the weights of `backbone`."""
+        mine = list(self.streams)
+        mine += [m.backbone for m in self.modules() if isinstance(m, BackboneLocalization)]
+        for module in mine:
+            module.load_state_dict(backbone.state_dict())
+
     def descriptors(self, windows: Tensor) -> Tensor:
         """(B, num, 3, h, w) -> (B, num * F): what the streams make of the windows."""
         if len(self.streams) == 1:
@@ -195,29 +208,38 @@ def _transformer(spec: PartsSpec) -> Transformer:
     )
 
 
-class PictureLocalization(nn.Sequential):
-    """Images of any size -> (B, num_features): `layers` on the image shrunk to `size`."""
+class SmallLocalization(nn.Sequential):
+    """Images of any size -> (B, 64): four strided convolutions on the image shrunk to `size`."""
 
-    def __init__(self, size: Sequence[int], layers: Sequence[nn.Module], num_features: int):
-        super().__init__(Shrink(size), *layers)
-        self.num_features = num_features
+    num_features = 64
 
-
-def _localization(spec: PartsSpec) -> PictureLocalization:
-    canvas = spec.shape[1:]
-    shrink = (spec.localization_px or max(canvas)) / max(canvas)
-    size = tuple(max(1, round(n * shrink)) for n in canvas)
-    if spec.localization == "backbone":
-        backbone = backbone_named(spec.backbone, spec.pretrained, size)
-        channels, height, width = map_shape(backbone, size)
-        layers = [backbone, nn.Conv2d(channels, REDUCED, 1), nn.ReLU(), nn.Flatten()]
-        features = REDUCED * height * width
-    else:
+    def __init__(self, size: tuple[int, ...]):
         layers, channels, (height, width) = [], 3, size
         for filters in (16, 32, 32, 32):
             layers += [conv_norm(channels, filters, 3, stride=2), nn.ReLU()]
             channels, height, width = filters, (height + 1) // 2, (width + 1) // 2
-        features = 64
-        flat = nn.Linear(channels * height * width, features)
-        layers += [nn.Flatten(), flat, nn.ReLU()]
-    return PictureLocalization(size, layers, features)
+        flat = nn.Linear(channels * height * width, self.num_features)
+        super().__init__(Shrink(size), *layers, nn.Flatten(), flat, nn.ReLU())
+
+
+class BackboneLocalization(nn.Module):
+    """Images of any size -> (B, num_features): a backbone's map of the image shrunk to `size`."""
+
+    def __init__(self, size: tuple[int, ...], backbone: nn.Module):
+        super().__init__()
+        channels, height, width = map_shape(backbone, size)
+        self.shrink, self.backbone = Shrink(size), backbone
+        self.reduce = nn.Sequential(nn.Conv2d(channels, REDUCED, 1), nn.ReLU(), nn.Flatten())
+        self.num_features = REDUCED * height * width
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.reduce(self.backbone(self.shrink(x)))
+
+
+def _localization(spec: PartsSpec) -> SmallLocalization | BackboneLocalization:
+    canvas = spec.shape[1:]
+    shrink = (spec.localization_px or max(canvas)) / max(canvas)
+    size = tuple(max(1, round(n * shrink)) for n in canvas)
+    if spec.localization == "small":
+        return SmallLocalization(size)
+    return BackboneLocalization(size, backbone_named(spec.backbone, spec.pretrained, size))

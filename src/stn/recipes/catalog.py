@@ -103,6 +103,7 @@ def experiment_of(config: dict) -> Experiment:
         "encoder": spec_of,
         "training": lambda value: TrainingConfig(**value),
         "encoder_training": lambda value: TrainingConfig(**value),
+        "backbone_training": lambda value: None if value is None else TrainingConfig(**value),
         "augmentation": lambda value: None if value is None else Augmentation(**value),
     }
     values = {

@@ -4,7 +4,7 @@ import math
 import re
 import statistics
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -35,6 +35,9 @@ class ImageOptions:
         crop: side of what each transformer makes of its window, px; by default size, half of it
             where there are several.
         shared: one network looks at all windows.
+        backbone_epochs: epochs in which the network first learns on whole images, without which
+            several windows hardly learn; by default half of all where there are several, without
+            --pretrained.
         flip: mirror training images at random; not for digits or text.
         augment: turn, scale and move training images at random.
         batch_size: images a step, over all processes.
@@ -54,6 +57,7 @@ class ImageOptions:
     steps_in_series: int = 1
     crop: int | None = None
     shared: bool = False
+    backbone_epochs: float | None = None
     flip: bool = False
     augment: bool = True
     batch_size: int = 32
@@ -102,6 +106,7 @@ def own_images(
         options.num,
         scale=0.5 if options.transform == "attention" and options.num > 1 else None,
         size=None if crop is None else (crop, crop),
+        localization="backbone" if options.num > 1 else "small",
         localization_px=min(side, SIDES_PX[1]) if options.transform != "none" else None,
         shared_streams=options.shared,
         steps=options.steps_in_series,
@@ -122,6 +127,7 @@ def own_images(
         accumulate=options.accumulate,
         compile=options.compile,
     )
+    first = _backbone_steps(options, per_epoch, steps)
     return Pictures(
         recipe="images",
         model=_model_name(net),
@@ -132,11 +138,23 @@ def own_images(
         names=names,
         net=net,
         training=training,
+        backbone_training=replace(training, steps=first) if first else None,
         augmentation=Augmentation(flip=options.flip) if options.augment else None,
         fit=options.fit,
         damaged=options.damaged,
         workers=options.workers,
     )
+
+
+def _backbone_steps(options: ImageOptions, per_epoch: int, steps: int) -> int:
+    if options.backbone_epochs is None:
+        return steps // 2 if options.num > 1 and not options.pretrained else 0
+    if options.transform == "none":
+        raise ValueError(
+            "backbone_epochs come before those with a transformer, and transform is 'none': choose "
+            "a transform or more epochs"
+        )
+    return math.ceil(options.backbone_epochs * per_epoch)
 
 
 def usual_side(images: ImageSet) -> int:

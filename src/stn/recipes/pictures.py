@@ -24,7 +24,7 @@ from ..data import (
 )
 from ..evaluation import error_percent
 from ..models import TENSORS, PartsNetwork, PartsSpec, SvhnSpec
-from ..training import Processes, TrainingConfig, train, write_tensors
+from ..training import Processes, Trained, TrainingConfig, train, write_tensors
 from ..training.loop import Progress
 from .experiment import MOST_SHOWN, Experiment, Shown, told
 from .windows import part_hits
@@ -45,6 +45,8 @@ class Pictures(Experiment):
             `stn.data.data_folder()`.
         names: of the classes. An answer of several parts is read as its names, one after the other.
         net, training: the choices in full.
+        backbone_training: that of a backbone on whole pictures, with whose weights streams and
+            localization begin; None for fresh ones.
         augmentation: random warps of training pictures; None for none.
         fit: how pictures are put on the canvas, `stn.data.read_picture`.
         damaged: "refuse" stops at a picture that cannot be read; "skip" leaves it out.
@@ -57,6 +59,7 @@ class Pictures(Experiment):
     names: tuple[str, ...]
     net: PartsSpec | SvhnSpec
     training: TrainingConfig
+    backbone_training: TrainingConfig | None = None
     augmentation: Augmentation | None = None
     fit: str = "pad"
     damaged: str = "refuse"
@@ -112,8 +115,10 @@ class Pictures(Experiment):
         training = self.training
         torch.manual_seed(training.seed)
         model = self.net.build().to(processes.device)
-        batches = data.batches(training.batch_size, training.seed, self.augmentation)
-        trained = train(model, batches, data.held_out, training, folder, processes, progress)
+        if self.backbone_training is not None:
+            assert isinstance(model, PartsNetwork)
+            model.begin_with(self.trained_backbone(folder, data, processes, progress))
+        trained = self.trained(model, training, folder, data, processes, progress)
         if processes.is_main:
             write_tensors(folder / TENSORS, model.state_dict())
         chunks = data.test(processes.rank, processes.count)
@@ -125,6 +130,33 @@ class Pictures(Experiment):
         if self.source == "cub" and isinstance(model, PartsNetwork) and processes.is_main:
             found |= self.parts_found(model)
         return found
+
+    def trained(
+        self,
+        model: nn.Module,
+        training: TrainingConfig,
+        folder: Path,
+        data: PictureSets,
+        processes: Processes,
+        progress: Progress | None,
+    ) -> Trained:
+        """Train a network on the pictures; continued if it was begun in the folder."""
+        batches = data.batches(training.batch_size, training.seed, self.augmentation)
+        return train(model, batches, data.held_out, training, folder, processes, progress)
+
+    def trained_backbone(
+        self, folder: Path, data: PictureSets, processes: Processes, progress: Progress | None
+    ) -> nn.Module:
+        """The backbone, trained on whole pictures."""
+        assert isinstance(self.net, PartsSpec)
+        assert self.backbone_training is not None
+        training = self.backbone_training
+        torch.manual_seed(training.seed)
+        whole = self.net.whole().build().to(processes.device)
+        place = folder / "backbone"
+        place.mkdir(parents=True, exist_ok=True)
+        self.trained(whole, training, place, data, processes, progress)
+        return whole.streams[0]
 
     def parts_found(self, model: PartsNetwork) -> dict:
         """Of a trained network with windows on birds, "parts": `part_hits` on the test pictures.
