@@ -173,7 +173,9 @@ def short(recipe, model, lr=2e-3):
     """A file whose experiment is that of the quick column, for two steps of eight."""
     made = make_experiment(recipe, model, "quick")
     few = replace(made.training, steps=2, batch_size=8, evaluate_every=1, lr=lr)
-    write_json(Path("short.json"), asdict(replace(made, training=few)))
+    first = None if made.backbone_training is None else few
+    short = replace(made, training=few, backbone_training=first)
+    write_json(Path("short.json"), asdict(short))
     return ["train", "short.json", "--device", "cpu", "--threads", "1", "--out", "run"]
 
 

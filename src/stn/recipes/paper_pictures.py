@@ -14,7 +14,7 @@ from .pictures import Pictures
 
 SVHN_MODELS = ("cnn", "st-cnn-single", "st-cnn-multi")
 CUB_MODELS = ("cnn", "2xst-cnn", "2xst-cnn-448", "4xst-cnn-448")
-CREATURE_MODELS = ("cnn", "2xst-cnn", "4xst-cnn")
+CREATURE_MODELS = ("cnn-40", "cnn", "2xst-cnn", "4xst-cnn")
 PICTURE_MODELS = tuple(dict.fromkeys((*SVHN_MODELS, *CUB_MODELS, *CREATURE_MODELS)))
 DIGITS = (*"0123456789", "")
 CREATURE_PX = 80
@@ -102,23 +102,36 @@ def cub(model: str, column: str, seed: int) -> Pictures:
 def creatures(model: str, column: str, seed: int) -> Pictures:
     """Stand-in of the birds, made and not photographed: the class is that of two small parts.
 
-    `stn data creatures`, `stn train creatures --model 2xst-cnn`.
+    `stn data creatures`, `stn train creatures --model 4xst-cnn`: 10 minutes on one core (EPYC), 3 %
+    error. Windows are 40 px of pictures of 80 px, which their localization sees at 40 px. "cnn-40"
+    sees no more than that, too; "cnn" sees all.
     """
     _check_model("creatures", model, CREATURE_MODELS)
-    side = CREATURE_PX
-    net = PartsSpec((3, side, side), 16)
-    if model != "cnn":
-        net = replace(_windowed(net, model, side // 2), shared_streams=True)
+    side, half = CREATURE_PX, CREATURE_PX // 2
     training = TrainingConfig(
-        steps=1500,
+        steps=4000,
         batch_size=64,
         lr=2e-3,
-        localization_lr_factor=0.01,
+        localization_lr_factor=0.03,
         weight_decay=1e-2,
-        evaluate_every=150,
+        evaluate_every=250,
         precision="bfloat16",
     )
-    return _birds("creatures", "@creatures", model, column, seed, net, training)
+    if model.startswith("cnn"):
+        net = PartsSpec((3, half, half) if model == "cnn-40" else (3, side, side), 16)
+        return _birds("creatures", "@creatures", model, column, seed, net, training)
+    net = replace(
+        _windowed(PartsSpec((3, side, side), 16), model, half),
+        localization="backbone",
+        localization_px=half,
+        shared_streams=True,
+    )
+    made = _birds("creatures", "@creatures", model, column, seed, net, training)
+    return replace(
+        made,
+        training=replace(made.training, steps=2500),
+        backbone_training=replace(made.training, steps=1500),
+    )
 
 
 def _numbers(recipe: str, source: str, data: str, model: str, column: str, seed: int) -> Pictures:
