@@ -25,7 +25,7 @@ from stn.recipes import (
     run_experiment,
 )
 from stn.recipes.reproduce import result_path
-from stn.recipes.tables import best_table
+from stn.recipes.tables import best_table, window_table
 
 from . import synthetic
 
@@ -140,6 +140,20 @@ def test_markdown():
         "|---|--:|--:|",
         "| fcn | 2.50 ± 6.35 (2.1) |  |",
         "| st-fcn-affine |  | 4.00 (2.1) |",
+    ]
+
+
+def test_where_windows_land():
+    def found(seed, head, wing, spread):
+        contained, at_start = {"head": head, "wing": wing}, {"head": 40.0, "wing": 30.0}
+        parts = {"contained": contained, "at_start": at_start, "spread_px": spread}
+        return result("creatures", "2xst-cnn", seed) | {"parts": parts}
+
+    rows = [found(0, 80.0, 60.0, [4.0, 6.0]), found(1, 90.0, 70.0, [1.0, 3.0]), result()]
+    assert window_table(rows).splitlines() == [
+        "| model | head, % | wing, % | wander, px |",
+        "|---|--:|--:|--:|",
+        "| 2xst-cnn | 40 → 85 | 30 → 65 | 3.5 |",
     ]
 
 

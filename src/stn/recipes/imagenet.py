@@ -24,8 +24,7 @@ def imagenet(model: str, column: str, seed: int) -> Pictures:
     Faithful is the schedule usual for ResNet-50: 90 epochs in batches of 1,024 over all processes,
     SGD with momentum, 0.1 for every 256 images of a batch, five epochs of warm-up and half a cosine
     down, bfloat16, with the localizations at a tenth of the rate. Estimated, not measured: four
-    hours on eight A100 for the plain network, if 64 cores or more decode its images. On a GPU the
-    transformer's antialiased warp runs in plain PyTorch; what that adds has not been measured. With
+    hours on eight A100 for the plain network, if 64 cores or more decode its images. With
     ImageNet's 1,000 classes such schedules usually end at some 24 % error; nobody has run this one.
 
     Quick is 300 steps at 64 px, to see that shards of one's own are right.
@@ -87,7 +86,7 @@ def network(model: str, side_px: int, classes: int) -> PartsSpec:
     """One of `IMAGENET_MODELS` for images of side_px x side_px.
 
     The transformers' localization is four convolutions on the image at 128 px or less; what is
-    passed on has the image's size and is antialiased.
+    passed on has the image's size, and is not antialiased: plain warps have kernels on GPUs.
     """
     plain = PartsSpec((3, side_px, side_px), classes, "resnet50")
     if model == "resnet50":
@@ -97,4 +96,5 @@ def network(model: str, side_px: int, classes: int) -> PartsSpec:
         transform="affine",
         steps=2 if model.startswith("cascade") else 1,
         localization_px=min(side_px, LOCALIZATION_PX),
+        antialias=False,
     )

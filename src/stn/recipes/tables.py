@@ -116,6 +116,24 @@ def part_table(rows: Iterable[dict]) -> str:
     return _table(["model", "which", "angle, °", "centre, px"], lines, words=2)
 
 
+def window_table(rows: Iterable[dict]) -> str:
+    """How often some window holds a part whole, %, trained and before; how far windows wander."""
+    rows = [row for row in rows if "parts" in row]
+    lines = []
+    for model in sorted({row["model"] for row in rows}, key=ORDER.index):
+        own = [row["parts"] for row in rows if row["model"] == model]
+        names = list(own[0]["contained"])
+        shares = [
+            f"{mean(parts['at_start'][name] for parts in own):.0f} → "
+            f"{mean(parts['contained'][name] for parts in own):.0f}"
+            for name in names
+        ]
+        spread = mean(px for parts in own for px in parts["spread_px"])
+        lines.append([model, *shares, f"{spread:.1f}"])
+    names = list(rows[0]["parts"]["contained"]) if rows else []
+    return _table(["model", *(f"{name}, %" for name in names), "wander, px"], lines)
+
+
 def colocalization_table(rows: Iterable[dict]) -> str:
     """Share of images whose window meets the digit's box by half, %, class by class."""
     lines = []
@@ -147,6 +165,7 @@ PARTS: dict[str, Callable[[list[dict]], str]] = {
     "addition-parts": part_table,
     "volumes": lambda rows: error_table(rows, ("volumes",)),
     "stand-ins": lambda rows: error_table(rows, STAND_INS),
+    "windows": window_table,
     "best": best_table,
     "ablations": ablation_table,
     "colocalization": colocalization_table,
