@@ -60,7 +60,8 @@ def test_report_of_parallel_transformers_shows_their_poses(tmp_path, digits):
     assert main(["report", str(out)]) == 0
     page = (out / "report.html").read_text()
     assert "After transformer 1 digit 0" in page
-    assert page.count('class="region of-1"') == 12  # what each of two transformers read
+    assert page.count('class="region of-1"') == 24  # what each of two transformers read
+    assert "before training" in page  # the film
 
 
 def test_report_of_volumes(tmp_path, capsys, digits, monkeypatch):

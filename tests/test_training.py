@@ -110,7 +110,8 @@ def test_results_hold_the_contract(tmp_path, splits):
     assert set(results["pose"]) == {"before", "after"}
     names = {path.name for path in tmp_path.iterdir()}
     assert names == {
-        "config.json", "metrics.jsonl", "model.safetensors", "results.json", "checkpoint"
+        "config.json", "metrics.jsonl", "model.safetensors", "results.json", "checkpoint",
+        "frames.safetensors",
     }  # fmt: skip
 
 

@@ -1,5 +1,8 @@
 """stn: spatial transformer networks for PyTorch."""
 
+import importlib
+from types import ModuleType
+
 from . import nn
 from .annotations import valid_mask, warp_boxes, warp_labels
 from .models import load_model
@@ -62,3 +65,10 @@ __all__ = [
     "warp_labels",
     "warp_matrix",
 ]
+
+
+def __getattr__(name: str) -> ModuleType:
+    """`stn.viz` is loaded when it is first asked for."""
+    if name == "viz":
+        return importlib.import_module(".viz", __name__)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,12 +1,16 @@
 """`stn report | predict`: what a network sees."""
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import tyro
 
 from .console import metrics_of, print_errors, results_of
+
+if TYPE_CHECKING:
+    from ..viz import RunView
 
 
 @dataclass(frozen=True)
@@ -17,15 +21,14 @@ class Report:
     """Runs; several are set side by side."""
     output: Path | None = None
     """The page; by default report.html in the last folder."""
-    examples: int = 12
-    """Test images per run."""
+    examples: int = 24
+    """Test images per run: a third at random, a third the worst, a third the best."""
     trust_code: bool = False
     """Run the function that a network's backbone may name, MODULE:FUNCTION."""
 
     def __call__(self) -> None:
-        from ..models import TENSORS, load_model, read_config
-        from ..recipes import read_experiment
-        from ..viz import RunView, collect_examples, draw_examples, mean_images, write_report
+        from ..models import read_config
+        from ..viz import write_report
 
         if not self.folders:
             raise ValueError("name at least one run folder; `stn list` shows them")
@@ -33,26 +36,37 @@ class Report:
             raise ValueError(f"examples must be at least 1, got {self.examples}")
         output = self.output or self.folders[-1] / "report.html"
         output.parent.mkdir(parents=True, exist_ok=True)
-        views = []
-        for folder in self.folders:
-            config = read_config(folder)
-            name, examples, means = folder.resolve().name, None, (None, None)
-            # Feature maps are not drawn.
-            drawn = "net" in config and not config["net"].get("stem")
-            if drawn and (folder / TENSORS).exists():
-                model = load_model(folder, trust_code=self.trust_code)
-                experiment = read_experiment(folder / "config.json")
-                images, labels, names = experiment.shown(experiment.load())
-                examples = collect_examples(model, images, labels, self.examples, names)
-                means = mean_images(model, images)
-                picture = output.with_name(f"{name}.png")
-                draw_examples(examples, picture, f"{config['recipe']}, {config['model']}")
-                print(f"wrote {picture}")
-            results, metrics = results_of(folder), metrics_of(folder)
-            views.append(RunView(name, config, results, metrics, examples, *means))
+        views = [self.view(folder, read_config(folder), output) for folder in self.folders]
         write_report(views, output)
         print_errors(self.folders)
         print(f"wrote {output}")
+
+    def view(self, folder: Path, config: dict, output: Path) -> "RunView":
+        """What the page shows of a run; its examples are drawn as a picture of their own too."""
+        from ..models import TENSORS, load_model
+        from ..recipes import read_experiment
+        from ..training import read_frames
+        from ..viz import RunView, collect_examples, diagnosed, draw_examples, make_film, survey
+
+        name = folder.resolve().name
+        view = RunView(name, config, results_of(folder), metrics_of(folder))
+        # Feature maps are not drawn.
+        if "net" not in config or config["net"].get("stem") or not (folder / TENSORS).exists():
+            return view
+        model = load_model(folder, trust_code=self.trust_code)
+        experiment = read_experiment(folder / "config.json")
+        images, labels, names = experiment.shown(experiment.load())
+        examples = collect_examples(model, images, labels, self.examples, names)
+        picture = output.with_name(f"{name}.png")
+        draw_examples(examples, picture, f"{config['recipe']}, {config['model']}")
+        print(f"wrote {picture}")
+        view = replace(view, examples=examples, survey=survey(model, images))
+        frames = read_frames(folder)
+        if frames is None:
+            return view
+        assert model.transformer is not None
+        moments = diagnosed(model.transformer, frames, config["training"]["batch_size"])
+        return replace(view, film=make_film(model.transformer, frames), moments=moments)
 
 
 @dataclass(frozen=True)

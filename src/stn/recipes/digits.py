@@ -18,9 +18,9 @@ from ..data import (
     load_mnist,
     split_mnist,
 )
-from ..evaluation import in_chunks, logits_of, pose_spread
+from ..evaluation import error_percent, in_chunks, logits_of, pose_spread
 from ..models import BASES, TENSORS, NetSpec, Network, build_model
-from ..training import Processes, TrainingConfig, train, write_tensors
+from ..training import Processes, TrainingConfig, theta_recorder, train, write_tensors
 from ..training.loop import Progress
 from .experiment import FROZEN_SEED, Experiment, Shown, told
 
@@ -119,8 +119,8 @@ class Digits(Experiment):
         return split_mnist(load_mnist())
 
     def evaluate(self, model: nn.Module, data: Splits, split: str, repeat: int) -> float:
-        assert isinstance(model, Network)
-        return measure(model, frozen_digits(self.distortion, data, split, repeat))[0]
+        chunks = frozen_digits(self.distortion, data, split, repeat)
+        return error_percent(model, ((chunk.images, chunk.labels) for chunk in chunks))
 
     def shown(self, data: Splits) -> Shown:
         chunks = frozen_digits(self.distortion, data, "test", 0)
@@ -140,7 +140,8 @@ class Digits(Experiment):
         )
         held_out = joined(frozen_digits(self.distortion, data, "held-out", 0, device))
         chunks = in_chunks(held_out.images, held_out.labels)
-        trained = train(model, stream.batches, chunks, training, folder, processes, progress)
+        watch = theta_recorder(model, chunks, folder)
+        trained = train(model, stream.batches, chunks, training, folder, processes, progress, watch)
         if processes.is_main:
             write_tensors(folder / TENSORS, model.state_dict())
 

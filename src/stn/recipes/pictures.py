@@ -24,7 +24,14 @@ from ..data import (
 )
 from ..evaluation import error_percent
 from ..models import TENSORS, PartsNetwork, PartsSpec, SvhnSpec
-from ..training import Processes, Trained, TrainingConfig, train, write_tensors
+from ..training import (
+    Processes,
+    Trained,
+    TrainingConfig,
+    theta_recorder,
+    train,
+    write_tensors,
+)
 from ..training.loop import Progress
 from .experiment import MOST_SHOWN, Experiment, Shown, told
 from .windows import part_hits
@@ -142,7 +149,8 @@ class Pictures(Experiment):
     ) -> Trained:
         """Train a network on the pictures; continued if it was begun in the folder."""
         batches = data.batches(training.batch_size, training.seed, self.augmentation)
-        return train(model, batches, data.held_out, training, folder, processes, progress)
+        watch = theta_recorder(model, data.held_out, folder)
+        return train(model, batches, data.held_out, training, folder, processes, progress, watch)
 
     def trained_backbone(
         self, folder: Path, data: PictureSets, processes: Processes, progress: Progress | None

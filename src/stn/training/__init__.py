@@ -2,16 +2,20 @@
 
 from .checkpoint import CheckpointError, write_atomically, write_json, write_tensors
 from .config import TrainingConfig
+from .frames import Frames, read_frames, theta_recorder
 from .loop import Interrupted, Trained, train
 from .processes import Processes, ProcessLost
 
 __all__ = [
     "CheckpointError",
+    "Frames",
     "Interrupted",
     "ProcessLost",
     "Processes",
     "Trained",
     "TrainingConfig",
+    "read_frames",
+    "theta_recorder",
     "train",
     "write_atomically",
     "write_json",

@@ -29,6 +29,8 @@ HeldOut = Callable[[int, int], Iterable[Batch]]
 
 # Told of every step: (step, steps, message). `rich` or nothing stands behind it.
 Progress = Callable[[int, int, str], object]
+# Looks on before the first step and at every evaluation, in the main process: (step, network).
+Watch = Callable[[int, nn.Module], object]
 
 
 class Trained(NamedTuple):
@@ -51,6 +53,7 @@ def train(
     folder: Path,
     processes: Processes,
     progress: Progress | None = None,
+    watch: Watch | None = None,
 ) -> Trained:
     """Train `model` and leave it with the weights that were best on the held-out images.
 
@@ -66,6 +69,7 @@ def train(
         folder: of the run.
         processes: that train together; every one calls this.
         progress: called after every step.
+        watch: may look at the network, in any mode, and change nothing in it.
 
     Raises:
         CheckpointError: a checkpoint that cannot be used.
@@ -98,6 +102,9 @@ def train(
     clock = time.monotonic() - record["seconds"]
     losses: list[Tensor] = []
     shares = iter(batches(start, processes.rank, processes.count))
+    watch = watch if processes.is_main else None
+    if watch is not None and start == 0:
+        watch(0, inner)
 
     with _interrupts() as stop:
         for step in range(start, config.steps):
@@ -138,6 +145,8 @@ def train(
                     record |= {"best_error": error, "best_step": done}
                     best = {name: t.detach().clone() for name, t in inner.state_dict().items()}
                 record["seconds"] = time.monotonic() - clock
+                if watch is not None:
+                    watch(done, inner)
                 if metrics is not None:
                     metrics.add(
                         step=done,

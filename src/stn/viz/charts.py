@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 WIDTH, HEIGHT = 400, 270
 LEFT, RIGHT, TOP, BOTTOM = 44, 12, 12, 40
+SMALL_WIDTH, SMALL_HEIGHT, BARS = 140, 60, 28
 COLOURS, DASHES = 8, 4
 # Longer lines have no marks at their points.
 MARKED = 60
@@ -84,6 +85,39 @@ def line_chart(lines: Sequence[Line], x_label: str, y_label: str) -> str:
             )
         parts.append("</g>")
     return "".join([*parts, "</svg>"])
+
+
+def histogram(values: Sequence[float], name: str) -> str:
+    """A small <svg> of how often each value occurs, the middle 99 % of them."""
+    ordered = sorted(value for value in values if math.isfinite(value))
+    cut = len(ordered) // 200
+    kept = ordered[cut : len(ordered) - cut]
+    if not kept:
+        return ""
+    low, high = kept[0], kept[-1]
+    if high - low < 1e-6:
+        low, high = low - 0.5, high + 0.5
+    counts = [0] * BARS
+    for value in kept:
+        counts[min(int((value - low) / (high - low) * BARS), BARS - 1)] += 1
+    wide = SMALL_WIDTH / BARS
+    bars = "".join(
+        f"M{i * wide:.1f} {SMALL_HEIGHT}v{-SMALL_HEIGHT * count / max(counts):.1f}h{wide - 0.5:.1f}"
+        f"V{SMALL_HEIGHT}z"
+        for i, count in enumerate(counts)
+        if count
+    )
+    zero = ""
+    if low < 0 < high:
+        x = -low / (high - low) * SMALL_WIDTH
+        zero = f'<line class="zero" x1="{x:.1f}" y1="0" x2="{x:.1f}" y2="{SMALL_HEIGHT}"/>'
+    label = html.escape(f"{name}: from {low:.2g} to {high:.2g}")
+    return (
+        f'<svg class="bars" viewBox="0 0 {SMALL_WIDTH} {SMALL_HEIGHT + 16}" role="img" '
+        f'aria-label="{label}"><path d="{bars}"/>{zero}'
+        f'<text x="0" y="{SMALL_HEIGHT + 13}">{low:.2g}</text>'
+        f'<text x="{SMALL_WIDTH}" y="{SMALL_HEIGHT + 13}" text-anchor="end">{high:.2g}</text></svg>'
+    )
 
 
 def log_ticks(low: float, high: float) -> list[float]:

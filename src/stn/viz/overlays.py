@@ -10,12 +10,17 @@ import torch
 from torch import Tensor, nn
 
 from .. import coords
-from ..evaluation import is_wrong, logits_of
+from ..evaluation import logits_of
 from ..nn import WarpResult
 from ..training.checkpoint import write_atomically
 from .pictures import displayable, margin_for, polylines
 
 COLUMNS = 10
+KINDS = {
+    "random": "Drawn at random",
+    "worst": "Highest loss: the worst",
+    "best": "Lowest loss: the best",
+}
 RIGHT, WRONG = "#1a1c1e", "#b3261e"
 REGIONS = ("#ffb000", "#56b4e9", "#e377c2", "#7fc97f")  # one transformer after the other
 
@@ -32,6 +37,7 @@ class Examples(NamedTuple):
     confidence: probability (N,) of the prediction.
     align_corners: what +-1 means in `grids`.
     names: of the classes; None for their numbers.
+    kinds: of each why it was chosen, a key of `KINDS`.
     """
 
     inputs: Tensor
@@ -42,6 +48,7 @@ class Examples(NamedTuple):
     confidence: Tensor
     align_corners: bool = False
     names: tuple[str, ...] | None = None
+    kinds: tuple[str, ...] = ()
 
     def words(self, i: int) -> tuple[str, str]:
         """The true and the most likely answer for example i, in words."""
@@ -68,11 +75,10 @@ def collect_examples(
     count: int,
     names: tuple[str, ...] | None = None,
 ) -> Examples:
-    """Run `model` on all images and keep `count`: the first half of them the first images, the rest
-    the worst mistakes.
+    """Run `model` on all images and keep `count`: a third at random, a third with the highest
+    loss, a third with the lowest, in this order.
 
-    The worst mistakes have the lowest probability of the true class. If there are too few, more of
-    the first images take their place. The choice is a function of the arguments alone.
+    The choice is a function of the arguments alone.
 
     Args:
         model: a classifier; its attribute `transformer`, if it has one that is not None, is the
@@ -92,54 +98,32 @@ def collect_examples(
     labels = labels.to(logits.device)
     likely = logits.log_softmax(-1).gather(-1, labels.unsqueeze(-1))
     truth = likely.view(len(logits), -1).sum(-1)
-    chosen = torch.tensor(_choose(truth, is_wrong(logits, labels), count))
+    kinds = _choose(truth, count)
+    chosen = torch.tensor([i for kind in kinds.values() for i in kind])
     inputs = images[chosen.to(images.device)]
-    seen = _inspect(model, inputs)
+    seen = inspect(model, inputs)
     return Examples(
-        _flat(inputs, 4).cpu(),
-        inputs[:, None][:, :0].cpu() if seen is None else _outputs(seen).cpu(),
+        flat(inputs, 4).cpu(),
+        inputs[:, None][:, :0].cpu() if seen is None else outputs_of(seen).cpu(),
         None if seen is None else _grids(seen),
         labels.cpu()[chosen],
         predictions.cpu()[chosen],
         confidence.cpu()[chosen],
         seen is not None and seen.align_corners,
         names,
+        tuple(kind for kind, found in kinds.items() for _ in found),
     )
 
 
-@torch.no_grad()
-def mean_images(
-    model: nn.Module, images: Tensor, batch_size: int = 1000
-) -> tuple[Tensor, Tensor | None]:
-    """Mean over images and channels before and after the model's transformers.
-
-    Args:
-        model: as in `collect_examples`.
-        images: (N, C, H, W) or (N, C, D, H, W).
-        batch_size: images at a time.
-
-    Returns:
-        (H, W), and (K, h, w) or None for a model without a transformer; means over the depth.
-    """
-    before = _flat(images, 4).mean((0, 1)).cpu()
-    total = torch.zeros(())
-    for chunk in images.split(batch_size):
-        seen = _inspect(model, chunk)
-        if seen is None:
-            return before, None
-        total = total + _outputs(seen).float().mean(2).sum(0).cpu()
-    return before, total / len(images)
-
-
-def _flat(images: Tensor, dims: int) -> Tensor:
+def flat(images: Tensor, dims: int) -> Tensor:
     """Images of `dims` axes as they are; volumes, which have one more, by the mean over depth."""
     return images if images.dim() == dims else images.mean(-3)
 
 
-def _outputs(seen: WarpResult) -> Tensor:
+def outputs_of(seen: WarpResult) -> Tensor:
     """(N, K, C, h, w)."""
     one = seen.theta.dim() == 2
-    return _flat(seen.output.unsqueeze(1) if one else seen.output, 5)
+    return flat(seen.output.unsqueeze(1) if one else seen.output, 5)
 
 
 def _grids(seen: WarpResult) -> Tensor | None:
@@ -238,19 +222,23 @@ def _draw_region(axis, outline: Tensor, size: Sequence[int], margin: float, colo
     axis.set_ylim(height - 0.5 + margin, -0.5 - margin)
 
 
-def _choose(truth: Tensor, wrong: Tensor, count: int) -> list[int]:
-    """Indices: first images, then the worst mistakes among the others."""
-    total = len(truth)
-    first = min(total, (count + 1) // 2)
-    is_wrong = wrong.tolist()
-    by_truth = truth.cpu().argsort(stable=True).tolist()
-    worst = [i for i in by_truth if is_wrong[i] and i >= first][: count - first]
-    rest = (i for i in range(first, total) if i not in worst)
-    more = itertools.islice(rest, count - first - len(worst))
-    return [*range(first), *more, *worst]
+def _choose(truth: Tensor, count: int) -> dict[str, list[int]]:
+    """Of each of `KINDS` the indices; `truth` is the log of the true answer's probability."""
+    count = min(count, len(truth))
+    each = count // 3
+    order = truth.cpu().argsort(stable=True).tolist()
+    worst, best = order[:each], order[len(order) - each :][::-1]
+    taken = {*worst, *best}
+    drawn = torch.randperm(len(truth), generator=torch.Generator().manual_seed(0)).tolist()
+    rest = (i for i in drawn if i not in taken)
+    return {
+        "random": list(itertools.islice(rest, count - 2 * each)),
+        "worst": worst,
+        "best": best,
+    }
 
 
-def _inspect(model: nn.Module, images: Tensor) -> WarpResult | None:
+def inspect(model: nn.Module, images: Tensor) -> WarpResult | None:
     """What the model's transformer does in eval mode, None if it has none."""
     transformer = getattr(model, "transformer", None)
     if transformer is None:

@@ -6,10 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-from torch import Tensor
-
+from .film import Film
 from .overlays import Examples
+from .survey import Survey
 
 NOTHING = "&ndash;"
 COLUMNS = (
@@ -23,8 +22,14 @@ POSE = (
     ("scale", "Size", "log of the scale", 3),
     ("centre_px", "Place", "px along an axis", 2),
 )
+DIAGNOSTICS = (
+    "Pixels outside, %", "Images mostly outside, %", "Size, median", "Images with a fold, %",
+    "Pixels folded, %",
+)  # fmt: skip
 ENDS = ("commit", "device")
-ENVIRONMENT = ("device", "threads", "torch", "version", "commit", "steps", "best_step")
+ENVIRONMENT = (
+    "device", "processes", "threads", "torch", "version", "commit", "steps", "best_step", "seconds",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -37,7 +42,9 @@ class RunView:
         results: contents of results.json; None while the run has not finished.
         metrics: the lines of metrics.jsonl.
         examples: images to show.
-        mean_before: (H, W), mean test image; mean_after: (K, h, w), after each transformer.
+        survey: of many test images.
+        film: of the training.
+        moments: lines as those of metrics.jsonl, of what was recorded for the film.
     """
 
     name: str
@@ -45,8 +52,9 @@ class RunView:
     results: dict[str, Any] | None
     metrics: Sequence[dict[str, Any]] = ()
     examples: Examples | None = None
-    mean_before: Tensor | np.ndarray | None = None
-    mean_after: Tensor | np.ndarray | None = None
+    survey: Survey | None = None
+    film: Film | None = None
+    moments: Sequence[dict[str, Any]] = ()
 
 
 def look_up(run: RunView, key: str) -> Any:
@@ -148,6 +156,33 @@ def pose_table(pose: Any) -> str:
         '<div class="scroll" tabindex="0" role="region" aria-label="Spread of the poses">'
         f'<table><thead><tr><th scope="col">Standard deviation of</th>{head}'
         f'<th scope="col" class="word">Unit</th></tr></thead><tbody>{rows}</tbody></table></div>'
+    )
+
+
+def diagnostics_table(found: Survey) -> str:
+    """How each transformer's windows are: outside, small, folded."""
+    rows = []
+    for k in range(found.theta.shape[1]):
+        outside, scale, folded = found.outside[:, k], found.scale[:, k], found.folded[:, k]
+        name = "All windows" if found.theta.shape[1] == 1 else f"Transformer {k}"
+        values = (
+            f"{100 * outside.mean():.1f}",
+            f"{100 * (outside > 0.5).float().mean():.1f}",
+            f"{scale.median():.2f}",
+            f"{100 * (folded > 0).float().mean():.1f}",
+            f"{100 * folded.mean():.2f}",
+        )
+        cells = "".join(f"<td>{value}</td>" for value in values)
+        rows.append(f'<tr><th scope="row">{name}</th>{cells}</tr>')
+    head = "".join(f'<th scope="col">{name}</th>' for name in DIAGNOSTICS)
+    return (
+        "<h3>Out of view, and folded</h3>"
+        "<p>Over the test images. A window that reads mostly outside the image gets hardly any "
+        "gradient; where a map folds, parts of the image are seen twice or turned over. A size "
+        "below 1 zooms in.</p>"
+        '<div class="scroll" tabindex="0" role="region" aria-label="Out of view, and folded">'
+        f'<table><thead><tr><th scope="col">Windows</th>{head}</tr></thead>'
+        f"<tbody>{''.join(rows)}</tbody></table></div>"
     )
 
 
