@@ -4,13 +4,14 @@ BIN := .venv/bin
 STAMP := .venv/.installed
 export PIP_CONSTRAINT := $(CURDIR)/constraints.txt
 
-.PHONY: setup demo test test-all lint format bench gpu gpu-test gpu-bench gpu-reproduce sanitize clean
+.PHONY: setup demo test test-all lint format docs bench gpu gpu-test gpu-bench gpu-reproduce sanitize clean
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make demo      fetch MNIST, train a plain net and its spatial-transformer twin, write the report"
 	@echo "make test      lint and test (minutes)"
 	@echo "make test-all  every test (longer)"
+	@echo "make docs      build the site into site/"
 	@echo "make bench     time stn against other libraries (half an hour on a quiet machine)"
 	@echo "make gpu       test, time and reproduce on a GPU; every piece goes on where it was stopped"
 
@@ -47,6 +48,10 @@ format: setup
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+docs: setup
+	$(BIN)/python docs/make_reference.py
+	$(BIN)/zensical build --strict --clean
+
 bench: setup
 	$(BIN)/python -m pip install --quiet --editable '.[bench]'
 	$(BIN)/stn bench --page docs/performance.md
@@ -56,7 +61,11 @@ gpu: gpu-test gpu-bench gpu-reproduce
 gpu-test: setup
 	$(BIN)/pytest tests/test_triton.py tests/test_native.py -m "not slow"
 
-gpu-bench: setup
+gpu-docs: setup
+	$(BIN)/python docs/make_reference.py
+	$(BIN)/zensical build --strict --clean
+
+bench: setup
 	$(BIN)/stn bench --device cuda --budget-s 450 --page docs/performance.md
 
 gpu-reproduce: setup

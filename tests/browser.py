@@ -15,7 +15,7 @@ SWITCHES = (
 )  # fmt: skip
 PHONE, DESKTOP = (390, 844), (1280, 900)
 LOCAL_HOSTS = ("127.0.0.1", "localhost", "")
-WAIT_MS = 20_000
+WAIT_MS = 60_000
 
 
 class Seen(NamedTuple):

@@ -31,8 +31,11 @@ PROMISES = {
 }
 
 
+ELSEWHERE = {"register_fashion", "register_photos"}  # test_examples_registration.py
+
+
 def test_each_has_a_promise():
-    assert set(PROMISES) == set(EXAMPLES)
+    assert set(PROMISES) | ELSEWHERE == set(EXAMPLES)
 
 
 @pytest.mark.parametrize("name", PROMISES)

@@ -17,7 +17,7 @@ SOURCE = ROOT / "src" / "stn"
 
 GROUND = {"coords", "places", "linalg", "splines", "_typing", "_checks"}
 CORE = {*GROUND, "sampling", "transforms", "warp", "annotations"}
-MIDDLE = {"training", "evaluation", "viz"}
+MIDDLE = {"training", "evaluation", "viz", "export"}
 TOP = {"recipes", "bench", "cli", "explore", "__main__"}
 MAY_IMPORT = {
     **dict.fromkeys(GROUND, GROUND),

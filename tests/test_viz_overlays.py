@@ -7,7 +7,7 @@ from torch import nn
 
 import stn
 from stn.viz import Examples, collect_examples, draw_examples, region_outline, survey
-from stn.viz.overlays import outlines_of
+from stn.viz.overlays import inspect, outlines_of
 from stn.viz.pictures import displayable, polylines
 
 
@@ -23,6 +23,21 @@ class Net(nn.Module):
         # Images carry their own index in the first pixel.
         assert not self.training
         return self.logits[x[:, 0, 0, 0].round().long()]
+
+
+def test_what_stands_before_the_transformer_comes_first():
+    net = Net(torch.zeros(1, 3), layer(stn.Affine()))
+    nn.init.normal_(net.transformer.head.weight)
+    images = torch.rand(4, 1, 6, 8)
+    plain = inspect(net, images)
+    net.stem = Halved()
+    assert torch.equal(inspect(net, images).theta, net.transformer.theta(images / 2))
+    assert not torch.equal(inspect(net, images).theta, plain.theta)
+
+
+class Halved(nn.Module):
+    def forward(self, x):
+        return x / 2
 
 
 def numbered(n, size=(6, 8)):

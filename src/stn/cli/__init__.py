@@ -1,4 +1,4 @@
-"""The command line: `stn list | data | train | eval | predict | reproduce | report | bench`."""
+"""`stn list | data | train | eval | predict | reproduce | report | explore | export | bench`."""
 
 import sys
 from collections.abc import Sequence
@@ -7,6 +7,8 @@ from typing import Annotated
 import tyro
 
 from .data import Data
+from .explore import Explore
+from .export import Export
 from .looks import Predict, Report
 from .runs import Eval, List, Train
 from .tables import Bench, Reproduce
@@ -19,6 +21,8 @@ Command = (
     | Annotated[Predict, tyro.conf.subcommand("predict")]
     | Annotated[Reproduce, tyro.conf.subcommand("reproduce")]
     | Annotated[Report, tyro.conf.subcommand("report")]
+    | Annotated[Explore, tyro.conf.subcommand("explore")]
+    | Annotated[Export, tyro.conf.subcommand("export")]
     | Annotated[Bench, tyro.conf.subcommand("bench")]
 )
 

@@ -4,6 +4,7 @@ from .backbones import BACKBONES, backbone_named
 from .classifiers import count_parameters
 from .folder import TENSORS, Spec, load_model, read_config, read_spec, read_tensors, spec_of
 from .parts import PartsNetwork, PartsSpec
+from .pretrained import Pretrained, usage
 from .stn2015 import BASES, FAMILIES, MODELS, NetSpec, Network, build_model
 from .svhn import SvhnNet, SvhnSpec
 
@@ -17,6 +18,7 @@ __all__ = [
     "Network",
     "PartsNetwork",
     "PartsSpec",
+    "Pretrained",
     "Spec",
     "SvhnNet",
     "SvhnSpec",
@@ -28,4 +30,5 @@ __all__ = [
     "read_spec",
     "read_tensors",
     "spec_of",
+    "usage",
 ]

@@ -7,10 +7,11 @@ from pathlib import Path
 from torch import Tensor
 
 from .parts import PartsNetwork, PartsSpec
+from .pretrained import TENSORS
 from .stn2015 import NetSpec, Network
 from .svhn import SvhnNet, SvhnSpec
 
-TENSORS = "model.safetensors"
+ABOUT = ("names", "fit")  # of a config.json, for those who use a network
 Spec = NetSpec | PartsSpec | SvhnSpec
 # By the field "kind" of a specification.
 SPECS: dict[str, type[Spec]] = {"stn2015": NetSpec, "parts": PartsSpec, "svhn": SvhnSpec}
@@ -49,6 +50,8 @@ def load_model(folder: str | Path, *, trust_code: bool = False) -> Network | Par
         raise ValueError(
             f"{folder}: model.safetensors does not fit config.json ({reason})"
         ) from None
+    config = read_config(folder)
+    model.about = {name: config[name] for name in ABOUT if name in config}
     return model.eval()
 
 

@@ -12,6 +12,7 @@ from ..nn import Cascade, ParallelTransformers, SpatialTransformer
 from ..nn.transformer import Transformer
 from ..transforms import Attention
 from .backbones import backbone_named, conv_norm, map_shape
+from .pretrained import Pretrained
 from .stn2015 import FAMILIES
 
 LOCALIZATIONS = ("small", "backbone")
@@ -122,16 +123,18 @@ class PartsSpec:
         transformer = None if self.transform == "none" else _transformer(self)
         seen = self.size or self.shape[1:]
         streams = 1 if self.shared_streams else self.num
-        return PartsNetwork(
+        network = PartsNetwork(
             transformer,
             [backbone_named(self.backbone, self.pretrained, seen) for _ in range(streams)],
             self.num,
             self.classes,
             self.dropout,
         )
+        network.spec = self
+        return network
 
 
-class PartsNetwork(nn.Module):
+class PartsNetwork(Pretrained):
     """[transformer -] one stream per window - pooled descriptors side by side - one linear layer.
 
     Images (B, 3, H, W), float in [0, 1], -> logits (B, classes). Images of other sizes than those

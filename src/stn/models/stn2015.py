@@ -21,6 +21,7 @@ from ..nn import (
 from ..nn.transformer import ThetaHead, Transformer
 from ..sampling.kernels import Mode
 from .classifiers import cnn, count_parameters, fcn, vgg, widest
+from .pretrained import Pretrained
 
 FAMILIES = {
     "affine": transforms.Affine,
@@ -100,7 +101,7 @@ class DepthMean(nn.Module):
         return x.unflatten(1, (-1, self.depth)).mean(2)
 
 
-class Network(nn.Module):
+class Network(Pretrained):
     """[stem -] [transformer - pool -] classifier; images (B, C, H, W) or (B, 1, D, H, W) -> logits.
 
     The outputs of parallel transformers, and the depth of volumes, become channels.
@@ -108,26 +109,29 @@ class Network(nn.Module):
 
     def __init__(
         self,
+        stem: nn.Module,
         transformer: Transformer | None,
         pool: nn.Module,
         classifier: nn.Module,
-        normalize: bool = False,
-        stem: nn.Module | None = None,
     ):
         super().__init__()
-        self.stem = nn.Identity() if stem is None else stem
+        self.stem = stem
         self.transformer = transformer
         self.pool = pool
         self.classifier = classifier
-        self.normalize = normalize
 
     def forward(self, x: Tensor) -> Tensor:
-        if self.normalize:
-            x = (x - MEAN) / DEVIATION
         x = self.stem(x)
         if self.transformer is not None:
             x = self.transformer(x)
         return self.classifier(self.pool(x.flatten(1, -3)))
+
+
+class Normalize(nn.Module):
+    """Images less the mean of MNIST, over its deviation."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return (x - MEAN) / DEVIATION
 
 
 def build_model(spec: NetSpec) -> Network:
@@ -138,12 +142,19 @@ def build_model(spec: NetSpec) -> Network:
     """
     if spec.name not in MODELS:
         raise ValueError(f"unknown model {spec.name!r}; known are {', '.join(MODELS)}")
+    network = _network(spec)
+    network.spec = spec
+    return network
+
+
+def _network(spec: NetSpec) -> Network:
     channels, *canvas = spec.shape
     seen = list(canvas if spec.name in BASES or spec.size is None else spec.size)
     flat = DepthMean(seen[0]) if len(seen) == 3 else nn.Identity()
+    stem = Normalize() if spec.normalize else nn.Identity()
     if spec.name in BASES:
         classifier = _classifier(spec, (channels, canvas[-2], canvas[-1]), spec.budget)
-        return Network(None, flat, classifier, spec.normalize)
+        return Network(stem, None, flat, classifier)
     if spec.stem:
         return widest(lambda width: _behind_stem(spec, width), spec.budget, WIDEST["cnn"])
     transformer = _transformer(spec, spec.shape)
@@ -152,7 +163,7 @@ def build_model(spec: NetSpec) -> Network:
     left = spec.budget - count_parameters(transformer)
     num = TRANSFORMERS[spec.name.split("-")[0]]
     classifier = _classifier(spec, (num * channels, height, width), left)
-    return Network(transformer, pool, classifier, spec.normalize)
+    return Network(stem, transformer, pool, classifier)
 
 
 def _behind_stem(spec: NetSpec, width: int) -> Network:
@@ -161,11 +172,12 @@ def _behind_stem(spec: NetSpec, width: int) -> Network:
         raise ValueError("a stem is for st-cnn- nets without pool and size")
     channels, height, wide = spec.shape
     layers = list(cnn((channels, height, wide), spec.classes, width, spec.batch_norm))
-    stem = nn.Sequential(*layers[: spec.stem])
+    first = [Normalize()] if spec.normalize else []
+    stem = nn.Sequential(*first, *layers[: spec.stem])
     maps = stem(torch.zeros(1, *spec.shape)).shape[1:]
     transformer = _transformer(spec, tuple(maps))
     rest = nn.Sequential(*layers[spec.stem :])
-    return Network(transformer, nn.Identity(), rest, spec.normalize, stem)
+    return Network(stem, transformer, nn.Identity(), rest)
 
 
 def _transformer(spec: NetSpec, shape: tuple[int, ...]) -> Transformer:

@@ -20,6 +20,7 @@ from .._checks import check_choice
 from ..nn import DenseLocalization, SpatialTransformer
 from ..nn.transformer import ThetaHead, Transformer
 from ..transforms import Affine
+from .pretrained import Pretrained
 
 NAMES = ("cnn", "st-cnn-single", "st-cnn-multi")
 FILTERS = (48, 64, 128, 160, 192, 192, 192, 192)  # a max-pooling follows every other one
@@ -98,7 +99,7 @@ class SmallConvLocalization(nn.Sequential):
         self.num_features = 32
 
 
-class SvhnNet(nn.Module):
+class SvhnNet(Pretrained):
     """[transformer -] layers - heads: images (B, C, H, W) in [0, 1] -> logits (B, 5, 11).
 
     The mean of each image is taken off behind the transformer (Goodfellow et al., 2013). Dropout
@@ -109,6 +110,7 @@ class SvhnNet(nn.Module):
 
     def __init__(self, spec: SvhnSpec):
         super().__init__()
+        self.spec = spec
         channels, height, wide = spec.shape
         transformer = None
         if spec.name == "st-cnn-single":

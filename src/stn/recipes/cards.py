@@ -4,7 +4,7 @@ import shutil
 from collections.abc import Iterable
 from pathlib import Path
 
-from ..models import TENSORS
+from ..models import TENSORS, usage
 from ..training import write_atomically
 from .catalog import RECIPES, experiment_of
 
@@ -32,15 +32,7 @@ told it where to look or how to straighten what it sees.
 | trained | {steps:,} steps of {batch} digits, seed {seed}, {seconds:.0f} s on {device} |
 | commit | {commit} |
 
-```python
-import stn, torch
-
-model = stn.load_model("{folder}")
-images = torch.rand(2, {shape})
-logits = model(images)
-seen = model.transformer(images)  # what the classifier looks at
-```
-
+{usage}
 {pose}
 ## Limits
 
@@ -96,6 +88,7 @@ def _publish(row: dict, tried: int, runs: Path, folder: Path) -> Path:
 def card(row: dict, tried: int, folder: str) -> str:
     """The model card, every number from the run's results."""
     net, training = row["config"]["net"], row["config"]["training"]
+    shape = ", ".join(map(str, net["shape"]))
     return CARD.format(
         recipe=row["recipe"],
         model=row["model"],
@@ -104,7 +97,7 @@ def card(row: dict, tried: int, folder: str) -> str:
         repeats=len(row["test_errors_percent"]),
         held_out=row["held_out_error_percent"],
         parameters=row["parameters"],
-        shape=", ".join(map(str, net["shape"])),
+        shape=shape,
         classes=net["classes"],
         steps=row["steps"],
         batch=training["batch_size"],
@@ -112,7 +105,7 @@ def card(row: dict, tried: int, folder: str) -> str:
         seconds=row["seconds"],
         device=row["device"],
         commit=row["commit"],
-        folder=folder,
+        usage=usage(folder, shape, looks=True),
         pose=_pose(row.get("pose") or {}),
         tried=tried,
     )

@@ -7,13 +7,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from .. import coords
 from ..data import read_picture, to_canvas
 from ..models import NetSpec, load_model, read_config, read_spec
-from ..nn.transformer import Transformer
-from ..viz import Examples, answer, collect_examples, draw_examples
+from ..viz import Examples, answer, collect_examples, draw_examples, inspect
 
 SHOWN_PX = 512  # longest side of the pictures that are drawn
 
@@ -73,7 +72,7 @@ def predict(
             "label": answer(chosen, names),
             "probability": float(seen.confidence[0]),
             "probabilities": _by_name(chances, names),
-            "regions": _regions(model.transformer, canvas, place, tuple(whole.shape[1:])),
+            "regions": _regions(model, canvas, place, tuple(whole.shape[1:])),
         }
         shown = _shrunk(whole)
         yield Prediction(told, seen._replace(inputs=shown.unsqueeze(0), grids=grids))
@@ -111,17 +110,18 @@ def _on_the_picture(px: Tensor, canvas: tuple[int, ...], size: tuple[int, ...], 
 
 @torch.no_grad()
 def _regions(
-    layer: Transformer | None,
+    model: nn.Module,
     canvas: Tensor,
     place: Callable[[Tensor], Tensor],
     size: tuple[int, ...],
 ) -> list[list[list[float] | None]]:
     """The corners of every window, px of the picture of `size`."""
-    if layer is None:
+    seen = inspect(model, canvas)
+    if seen is None:
         return []
-    theta = layer.theta(canvas)[0]
+    theta = seen.theta[0]
     square = torch.tensor([[-1.0, -1], [1, -1], [1, 1], [-1, 1]])
-    corners = layer.composed().map_points(theta.view(-1, theta.shape[-1]), square)
+    corners = seen.transform.map_points(theta.view(-1, theta.shape[-1]), square)
     height, width = canvas.shape[-2:]
     share = place((corners + 1) / 2 * torch.tensor([width, height]))
     px = (share * torch.tensor([size[1], size[0]])).round(decimals=2)

@@ -80,18 +80,20 @@ class ThetaRecorder:
     @torch.no_grad()
     def __call__(self, step: int, model: nn.Module) -> None:
         layer, was_training = model.transformer, model.training
+        before = getattr(model, "stem", nn.Identity())
         assert isinstance(layer, Transformer)
         model.eval()
         try:
-            theta = layer.theta(self.images.to(next(model.parameters()).device)).float().cpu()
+            images = self.images.to(next(model.parameters()).device)
+            theta = layer.theta(before(images)).float().cpu()
         finally:
             model.train(was_training)
         steps, thetas = torch.tensor([step]), theta.unsqueeze(0)
-        before = read_frames(self.folder) if step else None
-        if before is not None:
-            kept = before.steps < step
-            steps = torch.cat([before.steps[kept], steps])
-            thetas = torch.cat([before.theta[kept], thetas])
-        images = (self.images[:KEPT].clamp(0, 1) * 255).round().byte()
-        found = {"steps": steps, "theta": thetas, "images": images}
+        earlier = read_frames(self.folder) if step else None
+        if earlier is not None:
+            kept = earlier.steps < step
+            steps = torch.cat([earlier.steps[kept], steps])
+            thetas = torch.cat([earlier.theta[kept], thetas])
+        shown = (self.images[:KEPT].clamp(0, 1) * 255).round().byte()
+        found = {"steps": steps, "theta": thetas, "images": shown}
         write_tensors(self.folder / FRAMES, found)

@@ -10,6 +10,7 @@ from .overlays import (
     answer,
     collect_examples,
     draw_examples,
+    inspect,
     read_answers,
     region_outline,
 )
@@ -33,6 +34,7 @@ __all__ = [
     "flow_of",
     "flow_wheel",
     "grid_picture",
+    "inspect",
     "log_transformer",
     "make_film",
     "read_answers",

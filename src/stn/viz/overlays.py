@@ -239,13 +239,23 @@ def _choose(truth: Tensor, count: int) -> dict[str, list[int]]:
 
 
 def inspect(model: nn.Module, images: Tensor) -> WarpResult | None:
-    """What the model's transformer does in eval mode, None if it has none."""
+    """What a model's transformer does with images, in eval mode; the model's mode is restored.
+
+    Args:
+        model: its attribute `transformer` is looked at; what is under `stem`, if it has that, comes
+            before it.
+        images: (N, C, *S), on the model's device.
+
+    Returns:
+        As `stn.SpatialTransformer.inspect`; None for a model without a transformer.
+    """
     transformer = getattr(model, "transformer", None)
+    stem = getattr(model, "stem", nn.Identity())
     if transformer is None:
         return None
     was_training = model.training
     model.eval()
     try:
-        return transformer.inspect(images)
+        return transformer.inspect(stem(images))
     finally:
         model.train(was_training)

@@ -1,0 +1,160 @@
+"""The first tab: draw or drop, distort, and see what the network makes of it."""
+
+import html
+import itertools
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .. import coords
+from ..transforms import Compose, Transform
+from . import drawing
+from .controls import choice, handles, handles_value, layer, pad, points_of, upload
+from .events import connect
+from .families import FAMILIES
+from .network import LATTICE, Distortion, Look, Source, Viewer, read_drawing, typed_digit
+from .playground import read_photo, start_photo
+
+START_DIGIT = 4
+SLIDERS = (  # of Distortion, in its order: label, least, most, start, step
+    ("Angle, degrees clockwise", -180, 180, 0, 1),
+    ("Scale", 0.3, 2, 1, 0.01),
+    ("Shift right", -0.5, 0.5, 0, 0.01),
+    ("Shift down", -0.5, 0.5, 0, 0.01),
+    ("Tilt left edge nearer", -0.5, 0.5, 0, 0.01),
+    ("Tilt top edge nearer", -0.5, 0.5, 0, 0.01),
+)
+START = tuple(slider[3] for slider in SLIDERS)
+NODE_NAMES = [f"row {k // LATTICE[1] + 1}, column {k % LATTICE[1] + 1}" for k in range(9)]
+
+
+def network_tab(gr: Any, viewer: Viewer) -> None:
+    """Lay out the tab, and connect it."""
+    show = Shown(viewer)
+    first = viewer.source_of_drawing(typed_digit(START_DIGIT))
+    if not viewer.digits:
+        first = viewer.source_of_picture(start_photo())
+    canvas, lines, result = show(first, *START, show.straight)
+    source, numbers = gr.State(first), itertools.count()
+    with gr.Row():
+        with gr.Column(min_width=240):
+            title = "1. Draw a digit, or drop an image" if viewer.digits else "1. Drop an image"
+            layer(gr, f"<h2>{title}</h2>", "step-1")
+            with gr.Column(visible=viewer.digits):
+                square = pad(gr, drawing.address(typed_digit(START_DIGIT)), "pad")
+                clear = gr.Button("Clear", size="sm", elem_id="clear")
+                typed = choice(gr, "Or a typed digit", [*"0123456789"], str(START_DIGIT))
+            file = upload(gr, "An image file", "file")
+            test = gr.Button("A test image of this run", size="sm", elem_id="test")
+        with gr.Column(min_width=280):
+            layer(gr, "<h2>2. Distort it</h2>", "step-2")
+            with gr.Group(elem_classes="stack"):
+                seen = layer(gr, canvas, "canvas")
+                over = layer(gr, lines, "lines")
+                points = handles(gr, show.straight, "bend")
+            sliders = [
+                gr.Slider(low, high, start, step=step, label=label, elem_id=f"distort-{k}")
+                for k, (label, low, high, start, step) in enumerate(SLIDERS)
+            ]
+            reset = gr.Button("Undo all distortions", size="sm", elem_id="straighten")
+        with gr.Column(min_width=280):
+            layer(gr, "<h2>3. What the network makes of it</h2>", "step-3")
+            made = layer(gr, result, "result")
+    shown, how = [seen, over, made], [*sliders, points]
+
+    def begin(
+        trigger: Any, find: Callable[..., Source], *inputs: Any, may_refuse: bool = False
+    ) -> None:
+        """At the trigger show what `find` makes of the inputs, distorted as it is set."""
+
+        def run(*values):
+            found = find(*values[: len(inputs)])
+            return found, *show(found, *values[len(inputs) :])
+
+        connect(gr, [trigger], run, [*inputs, *how], [source, *shown], may_refuse=may_refuse)
+
+    def straighten(found: Source) -> tuple:
+        return *START, show.straight, *show(found, *START, show.straight)
+
+    connect(gr, [*(s.input for s in sliders), points.input], show, [source, *how], shown)
+    connect(gr, [reset.click], straighten, [source], [*how, *shown])
+    begin(file.upload, lambda path: read_source(viewer, path), file, may_refuse=True)
+    begin(test.click, lambda: viewer.source_of_test(next(numbers)), may_refuse=True)
+    begin(square.input, lambda drawn: viewer.source_of_drawing(read_drawing(drawn)), square)
+
+    def write(image: Tensor, *values) -> tuple:
+        found = viewer.source_of_drawing(image)
+        return drawing.address(image), found, *show(found, *values)
+
+    def typed_as(digit: str, *values) -> tuple:
+        return write(typed_digit(int(digit)), *values)
+
+    def cleared(*values) -> tuple:
+        return write(torch.zeros_like(typed_digit(0)), *values)
+
+    connect(gr, [typed.input], typed_as, [typed, *how], [square, source, *shown])
+    connect(gr, [clear.click], cleared, how, [square, source, *shown])
+
+
+class Shown:
+    """What is shown of a source under a distortion: the canvas, the lines on it, the result."""
+
+    def __init__(self, viewer: Viewer):
+        self.viewer = viewer
+        self.lattice = drawing.lattice()
+        nodes = coords.lattice_points(LATTICE).float()
+        self.straight = handles_value(nodes, NODE_NAMES, viewer.size)
+
+    def __call__(self, source: Source, *values) -> tuple[str, str, str]:
+        *numbers, points = values
+        distortion = Distortion(*map(float, numbers), points=points_of(points))
+        seen = self.viewer.look(source, distortion, self.lattice)
+        return (
+            drawing.image_layer(seen.canvas, "what the network sees, distorted"),
+            drawing.grid_layer(seen.grids, self.viewer.size),
+            self.result(seen),
+        )
+
+    def result(self, seen: Look) -> str:
+        windows = [
+            drawing.figure(output, words)
+            for output, words in zip(seen.outputs, seen.words, strict=True)
+        ]
+        parts = [f'<div class="outputs">{"".join(windows)}</div>']
+        if not windows:
+            parts = ['<p class="said">This network has no transformer.</p>']
+        best = float(seen.chances.amax(-1).prod())
+        said = f"It reads {html.escape(seen.answer)} ({100 * best:.0f} %)."
+        parts.append(f'<p class="said"><strong>{said}</strong></p>')
+        for chances in torch.atleast_2d(seen.chances):
+            parts.append(drawing.score_bars(chances, self.viewer.names))
+        layer = self.viewer.model.transformer
+        if layer is not None:
+            names = number_names(layer.composed())
+            parts += [drawing.numbers_table(names, theta) for theta in seen.theta]
+        return "".join(parts)
+
+
+def number_names(transform: Transform) -> list[str]:
+    """What each number of theta is called."""
+    if isinstance(transform, Compose):
+        parts = [part for part in transform.parts if isinstance(part, Transform)]
+        return [
+            f"step {k + 1}: {name}" for k, part in enumerate(parts) for name in number_names(part)
+        ]
+    family = FAMILIES.get(type(transform).__name__)
+    if family is not None and len(family.numbers) == transform.num_params:
+        return [number.name for number in family.numbers]
+    return [f"theta {k + 1}" for k in range(transform.num_params)]
+
+
+def read_source(viewer: Viewer, path: str) -> Source:
+    """A file as the network's source; a digit on light ground is turned to white on black."""
+    photo = read_photo(path)
+    if not viewer.digits:
+        return viewer.source_of_picture(photo)
+    grey = photo.mean(0, keepdim=True)
+    border = torch.cat([grey[0, 0], grey[0, -1], grey[0, :, 0], grey[0, :, -1]])
+    return viewer.source_of_drawing(1 - grey if float(border.median()) > 0.5 else grey)
