@@ -10,7 +10,7 @@ import sys
 import typing
 from pathlib import Path
 
-MODULES = ("stn", "stn.nn", "stn.viz", "stn.data")
+MODULES = ("stn", "stn.nn", "stn.viz", "stn.data", "stn.export")
 FIRST = ("stn.transforms", "Transform")  # what every transform can do
 SECTIONS = ("Args", "Shape", "Returns", "Raises", "Note", "Example", "Reference")
 TITLE = re.compile(rf"^({'|'.join(SECTIONS)}):\s*$")

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import zipfile
 
 import pytest
 import torch
@@ -116,6 +117,7 @@ def test_onnx_agrees_for_every_batch(tmp_path, images, lowering, antialiased):
     assert made.bytes == path.stat().st_size
     assert model.training  # as it was
     assert [file.name for file in tmp_path.iterdir()] == ["layer.onnx"]
+    assert b"transformer.py" not in path.read_bytes()  # a path of this machine
 
 
 def test_behind_the_horizon_of_a_projective_warp(tmp_path, images):
@@ -161,6 +163,8 @@ def test_a_saved_program_runs_without_stn_and_holds_no_images(tmp_path, images):
     many = torch.cat([images, torch.rand(20_000, 1, 12, 12)])
     made = export_model(model, many, path, "torch", "gather")
     assert made.bytes < 1_000_000 < many.numel()
+    with zipfile.ZipFile(path) as archive:
+        assert not any(b"transformer.py" in archive.read(name) for name in archive.namelist())
     torch.save({"images": images, "wanted": model(images).detach()}, tmp_path / "both.pt")
     code = (
         "import sys, torch; sys.modules['stn'] = None; "

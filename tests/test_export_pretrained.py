@@ -56,6 +56,12 @@ def test_a_saved_folder_is_saved_again(tmp_path):
     assert torch.equal(Network.from_pretrained(folder).classifier[-1].bias, torch.full((10,), 7.0))
 
 
+def test_the_list_says_that_it_is_no_run(tmp_path, capsys):
+    SPECS[Network].build().save_pretrained(tmp_path / "mine")
+    assert main(["list", "--runs", str(tmp_path)]) == 0
+    assert "no run" in capsys.readouterr().out
+
+
 def test_names_of_classes_go_along(tmp_path, capsys):
     from PIL import Image
 

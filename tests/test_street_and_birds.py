@@ -276,7 +276,7 @@ class TestFromDataToReport:
         sides = left[2] - left[0]  # of a fixed scale
         torch.testing.assert_close(sides, torch.tensor([40.0, 40.0]), atol=0.02, rtol=0)
         page = Path("run/report.html").read_text()
-        assert page.count('class="region of-1"') == 12
+        assert page.count('class="region of-1"') == 20  # all that there are for test
 
     def test_a_network_without_windows_has_no_parts(self, data, monkeypatch):
         monkeypatch.setattr("stn.recipes.sets.load_mnist", synthetic.mnist)

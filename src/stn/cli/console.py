@@ -40,6 +40,9 @@ def print_errors(folders: Sequence[Path]) -> None:
     quick = False
     for folder in folders:
         config, results = read_config(folder), results_of(folder)
+        if "recipe" not in config:  # what save_pretrained writes
+            table.add_row(folder.name, "", "no run")
+            continue
         if results is None:
             table.add_row(config["recipe"], config["model"], "not finished")
             continue

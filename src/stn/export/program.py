@@ -120,9 +120,14 @@ def _trace(model: nn.Module, images: Tensor) -> torch.export.ExportedProgram:
     try:
         # Under no_grad, layers that switch it on and off within cannot be translated.
         with torch.enable_grad():
-            return torch.export.export(model, (images,), dynamic_shapes=({0: batch},))
+            program = torch.export.export(model, (images,), dynamic_shapes=({0: batch},))
     except Exception as error:  # of many kinds, on several pages
         raise ValueError(f"torch.export cannot trace this model: {_reason(error)}") from error
+    for module in program.graph_module.modules():
+        if isinstance(module, torch.fx.GraphModule):
+            for node in module.graph.nodes:
+                node.meta.pop("stack_trace", None)  # with the paths of this machine
+    return program
 
 
 def _reason(error: BaseException) -> str:
