@@ -10,10 +10,9 @@ import torch.nn.functional as F
 
 import stn
 from stn.cli import main
-from stn.export import Exported, antialias, export_model
+from stn.export import Exported, export_model
 from stn.models import NetSpec
-from stn.sampling.functional import Options
-from stn.warp import _slopes
+from stn.sampling import antialias, antialias_traced
 
 FAMILIES = (stn.Affine(2), stn.Projective(2), stn.ThinPlateSpline((3, 3)))
 OTHERS = (
@@ -53,11 +52,14 @@ def operators(path):
     return {node.op_type for node in onnx.load(path).graph.node}
 
 
-def warped_both_ways(x, transform, theta, size, **options):
-    places = transform.places(theta, size)
-    slopes = _slopes(transform, theta, size, tuple(x.shape[2:]), False)
-    got = antialias.sample(x, places, Options(antialias=True, **options), slopes)
-    return got, stn.warp(x, transform, theta, size, antialias=True, **options)
+@pytest.fixture
+def warped_both_ways(monkeypatch):
+    def warped(x, transform, theta, size, **options):
+        wanted = stn.warp(x, transform, theta, size, antialias=True, **options)
+        monkeypatch.setattr(torch.compiler, "is_exporting", lambda: True)
+        return stn.warp(x, transform, theta, size, antialias=True, **options), wanted
+
+    return warped
 
 
 @pytest.mark.parametrize(
@@ -66,7 +68,9 @@ def warped_both_ways(x, transform, theta, size, **options):
     ids=str,
 )
 @pytest.mark.parametrize("padding_mode", ["zeros", "border", "reflection", "mirror", "wrap"])
-def test_the_traceable_antialiased_warp_is_the_same(transform, padding_mode, mode):
+def test_the_traceable_antialiased_warp_is_the_same(
+    warped_both_ways, transform, padding_mode, mode
+):
     x, theta = torch.rand(4, 2, 20, 23), 0.5 * torch.randn(4, transform.num_params)
     theta[3] = torch.nan
     options = {"mode": mode, "padding_mode": padding_mode}
@@ -75,7 +79,7 @@ def test_the_traceable_antialiased_warp_is_the_same(transform, padding_mode, mod
 
 
 @pytest.mark.parametrize("mode", ["bicubic", "gaussian"])
-def test_it_reads_fill_outside(mode):
+def test_it_reads_fill_outside(warped_both_ways, mode):
     x, theta = torch.rand(3, 2, 20, 23), 0.7 * torch.randn(3, 6)
     options = {"mode": mode, "padding_mode": "fill", "fill": 0.3}
     got, wanted = warped_both_ways(x, stn.Affine(), theta, (12, 10), **options)
@@ -83,7 +87,7 @@ def test_it_reads_fill_outside(mode):
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_it_is_the_same_in_three_dimensions(seed):
+def test_it_is_the_same_in_three_dimensions(warped_both_ways, seed):
     torch.manual_seed(seed)
     x, theta = torch.rand(3, 2, 9, 10, 8), 0.7 * torch.randn(3, 12)
     got, wanted = warped_both_ways(x, stn.Affine(3), theta, (4, 5, 6))
@@ -96,10 +100,10 @@ def test_rotations_find_footprints_as_eigenvectors_do(dim):
     jacobian = 3 * torch.randn(200, dim, dim, dtype=torch.float64)
     jacobian[0], jacobian[1], jacobian[2, 0], jacobian[3] = 0, 2 * torch.eye(dim), 0, 1e9
     jacobian[4, 0, 0], jacobian[5, 0, 0] = torch.nan, torch.inf
-    inverse, reach = antialias.footprints(jacobian, (40, 50))
-    wanted = stn.sampling.antialias.footprint(jacobian, (40, 50))
-    torch.testing.assert_close(inverse, torch.linalg.inv(wanted), atol=1e-10, rtol=1e-10)
-    torch.testing.assert_close(reach, wanted.abs().sum(-1), atol=1e-9, rtol=1e-9)
+    inverse, reach = antialias_traced.footprints(jacobian, (40, 50))
+    wanted, wanted_reach = antialias.footprints(jacobian, (40, 50))
+    torch.testing.assert_close(inverse, wanted, atol=1e-10, rtol=1e-10)
+    torch.testing.assert_close(reach, wanted_reach, atol=1e-9, rtol=1e-9)
 
 
 @pytest.mark.parametrize("lowering", ["native", "gather"])
@@ -291,3 +295,29 @@ def test_what_comes_back_is_a_record(tmp_path, images):
     assert isinstance(made, Exported)
     assert made.nodes > 10
     assert 0 < made.largest <= 1
+
+
+@pytest.mark.parametrize("num", [None, 2])
+def test_torch_export_takes_antialiased_layers_as_they_are(num):
+    localization = stn.nn.DenseLocalization((1, 12, 12))
+    options = {"antialias": True, "check_finite": False}
+    if num is None:
+        model = stn.SpatialTransformer(localization, stn.Affine(), (5, 4), **options)
+    else:
+        model = stn.ParallelTransformers(localization, stn.Affine(), num, (5, 4), **options)
+    torch.nn.init.normal_(next(head for head in model.modules() if _is_head(head)).weight, std=0.2)
+    images = torch.rand(9, 1, 12, 12)
+    shapes = ({0: torch.export.Dim("batch")},)
+    program = torch.export.export(model.eval(), (images[:3],), dynamic_shapes=shapes).module()
+    for count in (1, 9):
+        torch.testing.assert_close(program(images[:count]), model(images[:count]))
+
+
+def _is_head(module):
+    return isinstance(module, torch.nn.Linear) and not module.weight.any()
+
+
+@pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning", "ignore::DeprecationWarning")
+def test_a_jit_trace_that_would_keep_one_batchs_footprints_is_refused(images):
+    with pytest.raises(NotImplementedError, match=r"torch\.export"):
+        torch.jit.trace(layer(antialias=True, check_finite=False), images[:2])

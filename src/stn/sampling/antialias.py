@@ -32,11 +32,12 @@ def check(mode: kernels.Mode) -> None:
 
 
 def check_eager() -> None:
-    """Refuse tracing."""
-    if torch.compiler.is_compiling():
+    """Refuse tracing, but for torch.export, which has `antialias_traced`."""
+    if torch.compiler.is_compiling() or torch._C._get_tracing_state() is not None:
         raise NotImplementedError(
-            "antialias=True without a native kernel needs eager mode, as the footprints' sizes are "
-            "read from their values; compile the rest of the model or pass antialias=False"
+            "antialias=True without a native kernel needs eager mode or torch.export, as the "
+            "footprints' sizes are read from their values; compile the rest of the model or pass "
+            "antialias=False"
         )
 
 
@@ -62,6 +63,12 @@ def footprint(jacobian: Tensor, size: Sequence[int]) -> Tensor:
     j = torch.where(finite, jacobian.double(), 0).clamp(-MAX_SLOPE, MAX_SLOPE)
     # J J^T, element by element as everywhere.
     return bounded_root((j.unsqueeze(-2) * j.unsqueeze(-3)).sum(-1), float(max(size)))
+
+
+def footprints(jacobian: Tensor, size: Sequence[int]) -> tuple[Tensor, Tensor]:
+    """F^-1 (…, dim, dim), and the half widths (…, dim) of F along the axes (x, y[, z])."""
+    shape = footprint(jacobian, size)
+    return torch.linalg.inv(shape), shape.detach().abs().sum(-1)
 
 
 def sample(

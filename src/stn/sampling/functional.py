@@ -10,7 +10,7 @@ from torch import Tensor
 from .._checks import check_choice, check_floating, full_precision, shape_of, widen
 from ..places import Places, pixels_of
 from . import antialias as aa
-from . import antialias_ops, blur, dispatch, kernels, ops, padding
+from . import antialias_ops, antialias_traced, blur, dispatch, kernels, ops, padding
 from .kernels import Mode
 from .ops import layout_of
 
@@ -82,8 +82,8 @@ def grid_sample(
 
     Raises:
         ValueError, TypeError: shapes, types or options that do not fit.
-        NotImplementedError: antialias under torch.export, and under torch.compile where there is no
-            native kernel.
+        NotImplementedError: antialias under torch.jit.trace, and under torch.compile where there is
+            no native kernel.
 
     Note:
         Differentiable in input, grid, fill and the parameters of a Kernel. Where bilinear has a
@@ -150,7 +150,7 @@ def _sample(input: Tensor, places: Places, options: Options, jacobian: Tensor | 
     backend = dispatch.choose(call, options.backend)
     if backend in dispatch.FUSED:
         return _fused(input, places, options, jacobian, batch)
-    if options.antialias:
+    if options.antialias and not torch.compiler.is_exporting():
         aa.check_eager()
     return _at_points(input, places, options, jacobian, batch, dispatch.POINTWISE[backend])
 
@@ -234,10 +234,10 @@ def _at_points(
     filling = _check_fill(fill, image)
     if antialias and image.numel() and flat.numel():
         assert jacobian is not None
-        shape = aa.footprint(jacobian, input.shape[2:])
-        inverse = per_point(torch.linalg.inv(shape), dim, dim)
-        reach = per_point(shape.detach().abs().sum(-1), dim)
-        out = aa.sample(image, flat, inverse, reach, mode, padding_mode, align_corners, filling)
+        by = antialias_traced if torch.compiler.is_exporting() else aa
+        inverse, reach = by.footprints(jacobian, input.shape[2:])
+        shape = per_point(inverse, dim, dim), per_point(reach, dim)
+        out = by.sample(image, flat, *shape, mode, padding_mode, align_corners, filling)
     else:
         out = run(image, flat, mode, padding_mode, align_corners, filling)
     if finite is not None:
