@@ -154,7 +154,73 @@ ERRORS = {
         "theta and points must agree in their batch, got 2 and 3",
         lambda: stn.Affine().jacobian(T2, torch.rand(3, 7, 2)),
     ),
+    "theta is a matrix": (
+        ValueError,
+        r"got \(2, 2, 3\); a matrix goes to stn.warp_matrix",
+        lambda: _warp(theta=M2),
+    ),
+    "class": (
+        TypeError,
+        r"such as stn.Affine\(\), got <class",
+        lambda: stn.SpatialTransformer(LOCALIZATION, stn.Affine),
+    ),
+    "swapped": (TypeError, "got 'Tensor'", lambda: stn.warp(X2, T2, stn.Affine())),
+    "diagnose": (
+        TypeError,
+        "got 'SpatialTransformer'",
+        lambda: stn.nn.diagnose(_layer(), T2, 4),
+    ),
+    "lattice is a number": (ValueError, r"got \(4,\)", lambda: stn.ThinPlateSpline(4)),
+    "layer's padding": (ValueError, "got 'zero'", lambda: _layer(padding_mode="zero")),
+    "layer's images": (TypeError, "divide by 255", lambda: _layer()(X2.byte())),
+    "one image": (ValueError, r"\(B, C, H, W\), got \(3, 4, 5\)", lambda: _layer()(X2[0])),
+    "channels last": (
+        ValueError,
+        r"\(B, 3, 4, 5\), got \(2, 4, 5, 3\); these have their channels last: use .movedim",
+        lambda: _layer()(X2.movedim(1, -1)),
+    ),
+    "one image, dense": (
+        ValueError,
+        r"for one image use .unsqueeze\(0\)",
+        lambda: LOCALIZATION(X2[0]),
+    ),
+    "features": (
+        ValueError,
+        r"must return \(2, 7\) features .*got \(2, 60\); num_features says",
+        lambda: stn.SpatialTransformer(torch.nn.Flatten(), stn.Affine(), num_features=7)(X2),
+    ),
+    "not flat": (
+        ValueError,
+        r"got \(2, 3, 4, 5\); end it with nn.Flatten",
+        lambda: stn.Cascade(torch.nn.Identity(), stn.Affine(), 2, num_features=7)(X2),
+    ),
+    "parameters": (
+        TypeError,
+        "got generator; pass the model",
+        lambda: stn.param_groups(_layer().parameters(), 1, 1),
+    ),
 }
+LOCALIZATION = stn.nn.DenseLocalization((3, 4, 5))
+
+
+def _layer(**options):
+    return stn.SpatialTransformer(LOCALIZATION, stn.Affine(), **options)
+
+
+@pytest.mark.parametrize("antialias", [False, True])
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda **options: _warp(theta=T2.to("meta"), **options),
+        lambda **options: stn.warp_matrix(X2, M2.to("meta"), **options),
+        lambda **options: stn.grid_sample(X2, G2.to("meta"), **options),
+        lambda **options: stn.warp_flow(X2, G2.to("meta"), **options),
+    ],
+    ids=["theta", "matrix", "grid", "flow"],
+)
+def test_tensors_of_two_devices_are_told_not_read(call, antialias):
+    with pytest.raises(ValueError, match="input is on cpu and its theta, .* on meta: move one"):
+        call(antialias=antialias)
 
 
 def _warp(input=X2, theta=T2, **options):

@@ -75,12 +75,37 @@ def check_choice(value: object, choices: Sequence[object], name: str) -> None:
         raise ValueError(f"{name} must be one of {listed}, got {value!r}")
 
 
+def check_device(tensor: Tensor, name: str, other: Tensor, other_name: str) -> None:
+    if tensor.device != other.device:
+        raise ValueError(
+            f"{name} is on {tensor.device} and {other_name} on {other.device}: move one of them by "
+            ".to(device)"
+        )
+
+
+def check_shape(input: Tensor, shape: tuple[int, ...], owner: str) -> None:
+    """Images (B, *shape), channels first."""
+    got = tuple(input.shape[1:])
+    if got != shape:
+        hint = ""
+        if got == (*shape[1:], shape[0]):
+            hint = "; these have their channels last: use .movedim(-1, 1)"
+        elif tuple(input.shape) == shape:
+            hint = "; for one image use .unsqueeze(0)"
+        axes = ", ".join(str(n) for n in ("B", *shape))
+        raise ValueError(f"{owner} was made for images ({axes}), got {shape_of(input)}{hint}")
+
+
 def check_theta(theta: Tensor, num_params: int, owner: object) -> None:
     check_floating(theta, "theta")
     if theta.dim() != 2 or theta.shape[-1] != num_params:
         raise ValueError(
             f"{owner!r} takes theta of shape (B, {num_params}), got {shape_of(theta)}; "
-            f"the layer that predicts it must output {num_params} values per image"
+            + (
+                "a matrix goes to stn.warp_matrix, or through from_matrix"
+                if theta.dim() == 3
+                else f"the layer that predicts it must output {num_params} values per image"
+            )
         )
 
 

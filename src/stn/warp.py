@@ -13,6 +13,7 @@ from .sampling.antialias import differences
 from .sampling.functional import Fill, Options, check_input, sample
 from .sampling.kernels import Mode
 from .transforms import Transform
+from .transforms.base import check_transform
 from .transforms.linear import LinearTransform
 
 
@@ -62,7 +63,8 @@ def warp(
     Reference:
         Jaderberg et al., Spatial Transformer Networks, 2015, section 3.
     """
-    input_size = _check(input, transform, transform.dim)
+    check_transform(transform)
+    input_size = check_images(input, transform, transform.dim)
     size = input_size if size is None else check_size(size, transform.dim)
     check_floating(theta, "theta")
     places = transform.places(theta, size, align_corners)
@@ -103,7 +105,7 @@ def warp_matrix(
         >>> mirror = torch.tensor([[[-1.0, 0.0, 0.0], [0.0, 1.0, 0.0]]])
         >>> torch.testing.assert_close(stn.warp_matrix(image, mirror), image.flip(-1))
     """
-    input_size = _check(input, "a matrix")
+    input_size = check_images(input, "a matrix")
     dim = len(input_size)
     check_floating(matrix, "matrix")
     if matrix.dim() != 3 or matrix.shape[1:] not in ((dim, dim + 1), (dim + 1, dim + 1)):
@@ -161,7 +163,7 @@ def warp_flow(
         >>> stn.warp_flow(image, flow).flatten().tolist()
         [1.0, 2.0, 3.0, 0.0]
     """
-    input_size = _check(input, "a flow")
+    input_size = check_images(input, "a flow")
     dim = len(input_size)
     check_floating(flow, "flow")
     check_choice(unit, ("px", "normalized"), "unit")
@@ -263,7 +265,7 @@ def splat(
     return torch.func.vjp(read, image)[1](wide)[0].to(values.dtype)
 
 
-def _check(input: Tensor, owner: object, dim: int | None = None) -> tuple[int, ...]:
+def check_images(input: Tensor, owner: object, dim: int | None = None) -> tuple[int, ...]:
     """The image's spatial size; `dim` axes where that is given, else 2 or 3."""
     check_floating(input, "input")
     if input.dim() - 2 not in ((2, 3) if dim is None else (dim,)):

@@ -208,6 +208,7 @@ def _localization(base: str, shape: tuple[int, ...], norm: bool) -> nn.Module:
         small = (channels, *(n // VOLUME_POOL for n in canvas))
         dense = DenseLocalization(small, batch_norm=norm)
         dense.insert(0, nn.AvgPool3d(VOLUME_POOL))
+        dense.shape = shape
         return dense
     flat = (channels, canvas[0], canvas[1])
     if base == "fcn":

@@ -9,6 +9,7 @@ from torch import Tensor
 from .. import coords
 from .._checks import check_floating, check_size, full_precision, widen
 from ..transforms import Transform
+from ..transforms.base import check_transform
 
 
 class Diagnostics(NamedTuple):
@@ -42,6 +43,7 @@ def diagnose(
         >>> stn.nn.diagnose(stn.Attention(), zoom_out, (8, 8)).outside
         tensor([0.0000, 0.7500])
     """
+    check_transform(transform)
     rows = window_rows(theta)
     size = check_size(size, transform.dim)
     grid = transform.grid(rows, size, align_corners).flatten(1, -2)

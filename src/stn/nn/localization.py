@@ -1,8 +1,8 @@
 """The paper's localization networks: image -> features from which theta is regressed."""
 
-from torch import nn
+from torch import Tensor, nn
 
-from .._checks import check_size
+from .._checks import check_shape, check_size
 
 
 class DenseLocalization(nn.Sequential):
@@ -33,7 +33,12 @@ class DenseLocalization(nn.Sequential):
             layers.append(nn.ReLU())
             inputs = width
         super().__init__(*layers)
+        self.shape = tuple(shape)
         self.num_features = width
+
+    def forward(self, input: Tensor) -> Tensor:
+        check_shape(input, self.shape, "this DenseLocalization")
+        return super().forward(input)
 
 
 class ConvLocalization(nn.Sequential):
@@ -69,4 +74,9 @@ class ConvLocalization(nn.Sequential):
         layers += [nn.BatchNorm1d(features)] * batch_norm
         layers.append(nn.ReLU())
         super().__init__(*layers)
+        self.shape = tuple(shape)
         self.num_features = features
+
+    def forward(self, input: Tensor) -> Tensor:
+        check_shape(input, self.shape, "this ConvLocalization")
+        return super().forward(input)

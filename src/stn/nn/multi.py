@@ -15,7 +15,6 @@ from .transformer import (
     ThetaHead,
     Transformer,
     features_of,
-    run_localization,
     starting_theta,
 )
 
@@ -88,7 +87,7 @@ class ParallelTransformers(Transformer):
     def theta(self, x: Tensor) -> Tensor:
         """The parameters (B, num, P) that the layer picks for images x."""
         pairs = zip(self.localization, self.head, strict=True)
-        theta = torch.cat([head(run_localization(module, x)) for module, head in pairs], -1)
+        theta = torch.cat([self._regressed(module, head, x) for module, head in pairs], -1)
         return self._checked(theta.unflatten(-1, (self.num, -1)))
 
 
@@ -165,7 +164,7 @@ class Cascade(Transformer):
             if thetas:
                 earlier = Compose(*[self.transform] * step)
                 seen = self._warp(x, earlier, torch.cat(thetas, -1), None, antialias=False)
-            thetas.append(self.head[which](run_localization(self.localization[which], seen)))
+            thetas.append(self._regressed(self.localization[which], self.head[which], seen))
         return self._checked(torch.cat(thetas, -1))
 
 
@@ -189,6 +188,11 @@ def param_groups(model: nn.Module, lr: float, localization_lr: float) -> list[di
         >>> model = torch.nn.Sequential(layer, torch.nn.Flatten(), torch.nn.Linear(784, 10))
         >>> optimizer = torch.optim.AdamW(stn.param_groups(model, 1e-3, 1e-4))
     """
+    if not isinstance(model, nn.Module):
+        raise TypeError(
+            f"model must be an nn.Module, as its layers tell localizations apart, got "
+            f"{type(model).__name__}; pass the model, not its parameters()"
+        )
     layers = [module for module in model.modules() if isinstance(module, Transformer)]
     localizing = {
         id(parameter)

@@ -11,7 +11,8 @@ from .._checks import check_size, full_precision, is_traced, keep_wide, shape_of
 from ..sampling.functional import Fill, Options
 from ..sampling.kernels import Mode
 from ..transforms import Transform
-from ..warp import warp
+from ..transforms.base import check_transform
+from ..warp import check_images, warp
 
 Theta = Tensor | Sequence[float]
 
@@ -68,6 +69,8 @@ class Transformer(nn.Module):
         options: Options,
     ):
         super().__init__()
+        check_transform(transform)
+        options.check()
         self.transform = transform
         self.size = None if size is None else check_size(size, transform.dim)
         self.check_finite = check_finite
@@ -118,6 +121,21 @@ class Transformer(nn.Module):
         size = self.size or tuple(x.shape[2:])
         output = self.warp(x, theta)
         return WarpResult(output, theta, self.composed(), size, self.align_corners)
+
+    def _regressed(self, localization: nn.Module, head: nn.Module, x: Tensor) -> Tensor:
+        """theta (B, P), or (B, K P), from what a localization says of images x."""
+        assert isinstance(head, ThetaHead)
+        check_images(x, self.transform, self.transform.dim)
+        features = localization(x)
+        wanted = x.shape[0], head.in_features
+        if not isinstance(features, Tensor) or features.shape != wanted:
+            got = shape_of(features) if isinstance(features, Tensor) else type(features).__name__
+            flat = isinstance(features, Tensor) and features.dim() == 2
+            raise ValueError(
+                f"localization must return {wanted} features for {shape_of(x)}, got {got}; "
+                + ("num_features says how many" if flat else "end it with nn.Flatten()")
+            )
+        return head(features)
 
     def _checked(self, theta: Tensor) -> Tensor:
         check = self.check_finite
@@ -199,7 +217,7 @@ class SpatialTransformer(Transformer):
 
     def theta(self, x: Tensor) -> Tensor:
         """The parameters (B, P) that the layer picks for images x."""
-        return self._checked(self.head(run_localization(self.localization, x)))
+        return self._checked(self._regressed(self.localization, self.head, x))
 
 
 def features_of(localization: nn.Module, num_features: int | None) -> int:
@@ -221,15 +239,3 @@ def starting_theta(initial: Theta | None, shape: tuple[int, ...]) -> Tensor:
     if theta.shape != shape:
         raise ValueError(f"initial_theta must have shape {shape}, got {shape_of(theta)}")
     return theta
-
-
-def run_localization(localization: nn.Module, x: Tensor) -> Tensor:
-    """Features (B, F) of images x."""
-    features = localization(x)
-    if not isinstance(features, Tensor) or features.dim() != 2 or features.shape[0] != x.shape[0]:
-        got = shape_of(features) if isinstance(features, Tensor) else type(features).__name__
-        raise ValueError(
-            f"localization must return ({x.shape[0]}, F) features for {shape_of(x)}, got {got}; "
-            "end it with nn.Flatten()"
-        )
-    return features

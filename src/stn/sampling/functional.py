@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from .._checks import check_choice, check_floating, full_precision, shape_of, widen
+from .._checks import check_choice, check_device, check_floating, full_precision, shape_of, widen
 from ..places import Places, pixels_of
 from . import antialias as aa
 from . import antialias_ops, antialias_traced, blur, dispatch, kernels, ops, padding
@@ -146,6 +146,7 @@ def sample(
 
 def _sample(input: Tensor, places: Places, options: Options, jacobian: Tensor | None) -> Tensor:
     batch = _common_batch(input.shape[0], places.lead[0])
+    check_device(input, "input", places.values, "its theta, matrix, flow or grid")
     call = dispatch.call_of(input, places, options.mode, options.padding_mode, options.antialias)
     backend = dispatch.choose(call, options.backend)
     if backend in dispatch.FUSED:

@@ -125,7 +125,7 @@ class Transform(nn.Module):
 
         `places(…).pixels(input_size)` are the places themselves, (B, [K,] *size, dim) in px.
         """
-        many = theta.dim() == 3
+        many = theta.dim() == 3 and theta.shape[-1] == self.num_params
         rows, _ = self._checked(theta.flatten(0, 1) if many else theta, None)
         places = self._places(rows, check_size(size, self.dim), align_corners)
         return places._replace(lead=tuple(theta.shape[:2])) if many else places
@@ -279,3 +279,9 @@ class MatrixTransform(Transform):
                 "use Affine or Projective, or fit() for the nearest member"
             )
         return theta
+
+
+def check_transform(transform: Transform) -> None:
+    if not isinstance(transform, Transform):
+        got = transform if isinstance(transform, type | str) else type(transform).__name__
+        raise TypeError(f"transform must be a family's instance, such as stn.Affine(), got {got!r}")

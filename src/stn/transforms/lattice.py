@@ -26,7 +26,7 @@ class LatticeTransform(Transform):
     nodes_at_ends = True  # nodes span [-1, 1]; False: they are the centres of cells that do
 
     def __init__(self, lattice: Sequence[int], least: int = 2):
-        lattice = tuple(lattice)
+        lattice = (lattice,) if isinstance(lattice, int) else tuple(lattice)
         dim = len(lattice)
         if dim not in (2, 3) or any(n < least for n in lattice):
             nodes = "node" if least == 1 else "nodes"
