@@ -54,6 +54,30 @@ class TestClassFolders:
         assert torch.equal(found.train[1], torch.full((1, 8, 9), 7, dtype=torch.uint8))
         assert read_folder(str(tmp_path), 4).train.shape == (3, 4, 4)
 
+    def test_it_may_lie_anywhere(self, tmp_path, monkeypatch):
+        _fill(tmp_path, ".hidden/pets/ant/1.png", ".hidden/pets/bee/2.png", ".hidden/here/3.png")
+        monkeypatch.chdir(tmp_path / ".hidden" / "here")
+        table = _table(
+            tmp_path / ".hidden" / "csv",
+            "path,label\n../pets/ant/1.png,ant\n../pets/bee/2.png,bee\n",
+        )
+        for place in ("../pets", tmp_path / ".hidden" / "pets"):
+            assert read_folder(place, 4).train.names == ("ant", "bee")
+        assert read_folder(table.parent, 4).train.names == ("ant", "bee")
+
+    def test_parts_of_other_names_are_no_classes(self, tmp_path):
+        _fill(tmp_path, "one/ant/1.png", "one/bee/2.png", "two/ant/3.png", "two/bee/4.png")
+        with pytest.raises(DataError, match=r"one, two of .* all hold the folders ant, bee"):
+            read_folder(tmp_path, 4)
+        (tmp_path / "one").rename(tmp_path / "Training")
+        (tmp_path / "two").rename(tmp_path / "testing")
+        found = read_folder(tmp_path, 4)
+        assert found.train.names == ("ant", "bee")
+        assert _shown(found.test, tmp_path) == [
+            ("ant", "testing/ant/3.png"),
+            ("bee", "testing/bee/4.png"),
+        ]
+
     @pytest.mark.parametrize(
         ("classes", "expected"),
         [

@@ -12,10 +12,13 @@ from .pictures import SUFFIXES
 # The words for the parts of a set, as folders and in the column `split` of a CSV file.
 PARTS = {
     "train": "train",
+    "training": "train",
     "val": "held_out",
+    "valid": "held_out",
     "validation": "held_out",
     "held-out": "held_out",
     "test": "test",
+    "testing": "test",
 }
 COLUMNS = ("path", "label")
 
@@ -44,8 +47,8 @@ def read_folder(
     Three layouts are understood. Names that begin with a dot are left out everywhere.
 
     - DIR/CLASS/**/*.png: a folder of each class, all to train on.
-    - DIR/train/CLASS/**/*.png, and the same for DIR/test and DIR/val (or validation, held-out),
-      where there are any.
+    - DIR/train/CLASS/**/*.png (or training), and the same for DIR/test (testing) and DIR/val
+      (valid, validation, held-out), where there are any.
     - DIR/any.csv, beside one folder of images at most, or the path of a CSV file: columns `path`
       and `label`, and perhaps `split` with the same words. Paths are relative to the CSV file's
       folder, or absolute.
@@ -97,7 +100,9 @@ def _table(place: Path) -> Path | None:
         return place
     if not place.is_dir():
         raise DataError(f"there is no folder {place}, nor a CSV file of this name")
-    tables = [path for path in place.iterdir() if path.suffix.lower() == ".csv" and _seen(path)]
+    tables = [
+        path for path in place.iterdir() if path.suffix.lower() == ".csv" and _seen(path, place)
+    ]
     folders = _folders(place)
     plain = len(folders) <= 1 and not any(map(_holds_classes, folders))
     return tables[0] if len(tables) == 1 and plain else None
@@ -125,6 +130,13 @@ def _classes(place: Path, part: str) -> Iterator[Listed]:
             f"{place} has no folders of classes: put the images of each class into a folder named "
             "after it, or list them in a CSV file with the columns path and label"
         )
+    inside = [[path.name for path in _folders(folder)] for folder in folders]
+    if len(folders) > 1 and len(inside[0]) > 1 and all(names == inside[0] for names in inside):
+        raise DataError(
+            f"the folders {', '.join(path.name for path in folders)} of {place} all hold the "
+            f"folders {', '.join(inside[0])}: if they are parts of a set, name them train and test; "
+            "if they are classes, lay their images straight into them"
+        )
     for folder in folders:
         files = sorted(path for path in folder.rglob("*") if _is_picture(path, folder))
         if not files:
@@ -136,22 +148,23 @@ def _classes(place: Path, part: str) -> Iterator[Listed]:
 
 
 def _folders(place: Path) -> list[Path]:
-    return sorted(path for path in place.iterdir() if path.is_dir() and _seen(path))
+    return sorted(path for path in place.iterdir() if path.is_dir() and _seen(path, place))
 
 
 def _holds_classes(folder: Path) -> bool:
     """Whether a folder `train` is the part of a set, and not a class: of vehicles, say."""
-    return folder.name.lower() == "train" and not any(
+    return PARTS.get(folder.name.lower()) == "train" and not any(
         _is_picture(path, folder) for path in folder.iterdir()
     )
 
 
 def _is_picture(path: Path, folder: Path) -> bool:
-    return path.suffix.lower() in SUFFIXES and _seen(path.relative_to(folder)) and path.is_file()
+    return path.suffix.lower() in SUFFIXES and _seen(path, folder) and path.is_file()
 
 
-def _seen(path: PurePath) -> bool:
-    return not any(part.startswith(".") or part == "__MACOSX" for part in path.parts)
+def _seen(path: PurePath, root: PurePath) -> bool:
+    parts = path.relative_to(root).parts
+    return not any(part.startswith(".") or part == "__MACOSX" for part in parts)
 
 
 def _rows(table: Path) -> Iterator[Listed]:

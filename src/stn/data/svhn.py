@@ -95,7 +95,7 @@ def read_digit_struct(path: str | Path) -> list[StreetNumber]:
         import h5py
     except ImportError:
         raise ImportError(
-            "h5py, which reads SVHN's digitStruct.mat, is missing: pip install torch-stn[images]"
+            "h5py, which reads SVHN's digitStruct.mat, is missing: pip install 'torch-stn[images]'"
         ) from None
     try:
         with h5py.File(path, "r") as file:

