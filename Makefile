@@ -61,11 +61,7 @@ gpu: gpu-test gpu-bench gpu-reproduce
 gpu-test: setup
 	$(BIN)/pytest tests/test_triton.py tests/test_native.py -m "not slow"
 
-gpu-docs: setup
-	$(BIN)/python docs/make_reference.py
-	$(BIN)/zensical build --strict --clean
-
-bench: setup
+gpu-bench: setup
 	$(BIN)/stn bench --device cuda --budget-s 450 --page docs/performance.md
 
 gpu-reproduce: setup

@@ -14,8 +14,8 @@ from matplotlib.patches import Polygon
 from stn.models import load_model
 from stn.recipes import read_experiment
 from stn.viz import region_outline
+from stn.viz.pictures import REGIONS
 
-COLORS = ("#ffb000", "#4aa3ff", "#ff5d8f", "#57d163")
 PICTURES = 6
 CELL = 1.3  # inches
 
@@ -42,7 +42,7 @@ def draw_windows(folders: list[Path], path: Path) -> None:
             if not column:
                 axis.set_title(folder.name.split("_")[1], fontsize=8, loc="left")
             for window in range(count):
-                edge = COLORS[window]
+                edge = REGIONS[window]
                 line = region_outline(found.grid[column, window], size)
                 axis.add_patch(Polygon(line, fill=False, edgecolor=edge, lw=1.5))
                 place = grid[row + 1 + window // 2, 2 * column + window % 2]

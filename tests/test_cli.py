@@ -86,6 +86,8 @@ def test_report_of_an_unfinished_run(tmp_path, digits):
     assert train(out) == 0
     for name in ("results.json", "model.safetensors"):
         (out / name).unlink()
+    with (out / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 9, "train_l')  # killed in the middle of a line
     assert main(["report", str(out), "--output", str(tmp_path / "new" / "page.html")]) == 0
     assert (tmp_path / "new" / "page.html").exists()
 
@@ -110,6 +112,9 @@ def test_report_of_an_unfinished_run(tmp_path, digits):
         ("data cub --from .", "CUB_200_2011.tgz"),
         ("predict nowhere x.png", "nowhere is not a run or a model"),
         ("data mnist --from nowhere", "nowhere"),
+        ("data creatures --from .", "--from is of mnist, svhn, cub, shards, not of creatures"),
+        ("data mnist --count 5", "--count is of street-numbers, creatures, not of mnist"),
+        ("data svhn --from . --damaged skip", "--damaged is of shards, not of svhn: leave it out"),
         ("eval nowhere", "nowhere is not a run or a model"),
         ("report nowhere", "nowhere is not a run or a model"),
         ("report", "name at least one run folder"),

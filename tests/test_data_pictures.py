@@ -12,7 +12,7 @@ from PIL import Image
 
 from stn.data.image_set import Example, ImageSet, faults_in_words
 from stn.data.mnist import DataError
-from stn.data.pictures import read_picture
+from stn.data.pictures import picture_size, read_picture
 
 # Four patches of 16 x 16 px: red and green above, blue and white below.
 COLOURS = [[(240, 20, 20), (20, 200, 20)], [(20, 20, 220), (250, 250, 250)]]
@@ -144,6 +144,25 @@ class TestKinds:
             read_picture(tmp_path / "rose.png", size)
         with pytest.raises(DataError, match=message):
             read_picture(data, size, name="rose.png")
+
+    @pytest.mark.parametrize("read", [read_picture, picture_size])
+    def test_only_pictures_are_decoded(self, tmp_path, read):
+        """PostScript is a program: Pillow would have Ghostscript run it."""
+        path = tmp_path / "x.png"
+        path.write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\n")
+        with pytest.raises(DataError, match=r"x\.png is no image that can be read: save it as"):
+            read(path)
+
+    def test_what_phones_write(self):
+        """Two JPEGs in a file; lying pictures have the size in which they are seen."""
+        two = {"save_all": True, "append_images": [Image.new("RGB", (32, 32))]}
+        data = _encoded(_patches(), "MPO", **two)
+        assert Image.open(io.BytesIO(data)).format == "MPO"
+        torch.testing.assert_close(_quarters(read_picture(data)), QUARTERS, atol=9, rtol=0)
+        exif = Image.Exif()
+        exif[0x0112] = 6
+        lying = _encoded(Image.new("RGB", (8, 3)), "JPEG", exif=exif)
+        assert picture_size(lying) == read_picture(lying).shape[1:] == (8, 3)
 
     def test_no_file(self, tmp_path):
         with pytest.raises(DataError, match=r"none.png does not exist"):

@@ -100,6 +100,22 @@ def test_pictures_that_are_drawn_are_there(script, tmp_path):
         assert (ROOT / "docs" / "images" / name).exists()
 
 
+def test_every_target_of_make_is_there_once():
+    text = (ROOT / "Makefile").read_text(encoding="utf-8")
+    rules = re.findall(r"^([\w-]+):(?!=)", text, re.MULTILINE)
+    for target in re.findall(r"^\.PHONY: (.*)$", text, re.MULTILINE)[0].split():
+        assert rules.count(target) == 1, target
+
+
+def test_contributing_shows_every_floor():
+    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| \d \|(.*)\|$", text, re.MULTILINE)
+    named = {re.sub(r"/$|\.py$", "", word) for row in rows for word in re.findall(r"`(.*?)`", row)}
+    parts = {path.stem for path in (ROOT / "src" / "stn").iterdir()} - {"__init__", "__pycache__"}
+    assert parts <= named
+    assert named - parts == {"native"}
+
+
 def test_pictures_can_be_drawn_again(tmp_path):
     script = runpy.run_path(str(ROOT / "docs" / "draw_conventions.py"))
     script["main"](tmp_path)

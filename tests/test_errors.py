@@ -219,7 +219,7 @@ def _layer(**options):
     ids=["theta", "matrix", "grid", "flow"],
 )
 def test_tensors_of_two_devices_are_told_not_read(call, antialias):
-    with pytest.raises(ValueError, match="input is on cpu and its theta, .* on meta: move one"):
+    with pytest.raises(ValueError, match=r"input is on cpu and its theta, .* on meta: move one"):
         call(antialias=antialias)
 
 

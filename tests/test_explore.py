@@ -12,11 +12,12 @@ from PIL import Image
 
 import stn
 from stn.cli import main
-from stn.explore import drawing, playground
+from stn.explore import build, drawing, playground
 from stn.explore.controls import handles_value, points_of
 from stn.explore.families import FAMILIES, named_points, theta_of_points
 from stn.explore.network import (
     DIGIT_PX,
+    PAD_PX,
     Distortion,
     Source,
     Viewer,
@@ -25,11 +26,13 @@ from stn.explore.network import (
     read_drawing,
     typed_digit,
 )
-from stn.explore.network_tab import START, Shown, number_names, read_source
+from stn.explore.network_tab import START, Shown, read_source
 from stn.explore.playground import Sampler
-from stn.models import NetSpec, PartsSpec
+from stn.models import NetSpec, PartsSpec, SvhnSpec
+from stn.recipes.predict import predict
 from stn.training import write_json, write_tensors
 from stn.transforms import Transform
+from stn.viz.pictures import image_address
 
 # Five times what is promised on two quiet cores, as tests share theirs.
 DIGIT_S, PHOTO_S = 0.5, 1.5
@@ -174,12 +177,35 @@ def test_theta_in_words(theta, words):
     assert words in in_words(slope, place, (20, 60))
 
 
-def test_numbers_of_theta_have_names():
-    steps = stn.Compose(stn.Similarity(), stn.ThinPlateSpline((4, 4)))
-    names = number_names(steps)
-    assert len(names) == steps.num_params
-    assert names[:2] == ["step 1: log scale", "step 1: angle, rad"]
-    assert names[-1] == "step 2: theta 32"
+@pytest.mark.parametrize(
+    ("spec", "parts"),
+    [
+        (NetSpec("st-fcn-affine", (3, 32, 32)), 1),
+        (PartsSpec((3, 48, 48), 3), 1),
+        (SvhnSpec("st-cnn-single", (3, 32, 32), width=0.05), 5),
+    ],
+    ids=["digits", "no transformer", "house numbers"],
+)
+def test_a_folder_of_save_pretrained_is_shown_and_predicts(tmp_path, spec, parts):
+    folder = spec.build().save_pretrained(tmp_path / "mine")
+    viewer = Viewer(folder)
+    assert viewer.title == "mine"
+    show = Shown(viewer)
+    _, _, result = show(viewer.source_of_picture(torch.rand(3, 40, 50)), *START, show.straight)
+    assert result.count('class="scores"') == parts
+    assert ("<span>t_x</span>" in result) == (viewer.model.transformer is not None)
+    Image.new("RGB", (50, 40)).save(tmp_path / "black.png")
+    (found,) = predict(folder, [tmp_path / "black.png"])
+    assert set(found.told["label"]) <= {*"0123456789"}
+
+
+def test_a_title_is_escaped(tmp_path):
+    pytest.importorskip("gradio", reason="gradio is not installed: pip install -e '.[dev]'")
+    spec = NetSpec("st-fcn-affine", (1, 28, 28))
+    page = build(Viewer(write_run(tmp_path, spec, "<img src=x onerror=alert(1)>")))
+    shown = [str(one["props"].get("value")) for one in page.config["components"]]
+    assert not [value for value in shown if "<img src=x" in value]
+    assert "<h1>stn explorer: &lt;img src=x onerror=alert(1)&gt;, net</h1>" in shown
 
 
 def test_pictures_and_their_windows(tmp_path):
@@ -241,6 +267,14 @@ def test_what_is_sent_is_checked(tmp_path):
         read_drawing("data:image/png;base64,%%%")
     with pytest.raises(ValueError, match="the drawing is no PNG"):
         read_drawing("file:///etc/passwd")
+    for side in (PAD_PX, 9_000):  # the larger one is small as a file
+        black = image_address(torch.zeros(side, side))
+        assert len(black) < 200_000
+        if side == PAD_PX:
+            assert read_drawing(black).shape == (1, PAD_PX, PAD_PX)
+        else:
+            with pytest.raises(ValueError, match="the drawing is no PNG"):
+                read_drawing(black)
     for damaged in (None, "{", '{"points": [["a", 1]]}', '{"points": [1, 2, 3]}'):
         with pytest.raises(ValueError, match="reload it"):
             points_of(damaged)

@@ -1,5 +1,6 @@
 """The explorer in a browser: draw, drag, press keys, drop, and see the output change."""
 
+import os
 import socket
 from pathlib import Path
 
@@ -147,6 +148,42 @@ def test_play_with_families_and_samplers(launch, address, tmp_path):
         files = page.locator("#photo-file input[type=file]")
         changed(page, "#photo image", lambda: files.set_input_files(tmp_path / "red.png"))
         seen.check()
+
+
+def test_points_that_no_theta_reaches_change_nothing(launch, address):
+    with opened(launch, address) as seen:
+        page = playground(ready(seen.page, RESULT))
+        page.get_by_label("Family").click()
+        changed(page, WARPED, lambda: page.get_by_role("option", name="Attention").click())
+
+        def type_in(k, value):
+            number = page.locator(f"#theta-{k} input[type=number]")
+            changed(page, WARPED, lambda: (number.fill(value), number.press("Enter")))
+
+        for k, value in enumerate(("-1.4", "-0.8", "-0.8")):
+            type_in(k, value)
+        before, frame = picture(page, WARPED), page.locator("#photo").bounding_box()
+        label = page.get_attribute("#points .handle", "aria-label")
+        drag(page, "#points .handle:nth-child(1)", frame["width"], frame["height"])
+        page.wait_for_selector(f'#points .handle[aria-label="{label}"]')  # it goes back
+        assert picture(page, WARPED) == before
+        type_in(0, "-1")
+        seen.check()
+
+
+def test_nothing_that_was_uploaded_outlives_its_page():
+    httpx = pytest.importorskip("httpx")
+    pytest.importorskip("gradio", reason="gradio is not installed: pip install -e '.[dev]'")
+    page = explore(wait=False)
+    kept = Path(os.environ["GRADIO_TEMP_DIR"])
+    try:
+        sent = {"files": ("mine.png", b"my face")}
+        httpx.post(f"{page.local_url}gradio_api/upload", files=sent).raise_for_status()
+        assert [*kept.rglob("mine.png")]
+        assert kept.stat().st_mode & 0o077 == 0
+    finally:
+        page.close(verbose=False)
+    assert not [*kept.iterdir()]
 
 
 def test_a_file_that_is_no_image_is_told_of(launch, address, tmp_path):

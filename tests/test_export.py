@@ -287,7 +287,7 @@ def test_command_on_what_is_no_run(tmp_path, capsys):
 def test_a_missing_package_is_named(folder, tmp_path, capsys, monkeypatch):
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     assert main(["export", str(folder), "--output", str(tmp_path / "mine.onnx")]) == 2
-    assert "pip install torch-stn[export]" in capsys.readouterr().err
+    assert "pip install 'torch-stn[export]'" in capsys.readouterr().err
 
 
 def test_what_comes_back_is_a_record(tmp_path, images):
@@ -321,3 +321,24 @@ def _is_head(module):
 def test_a_jit_trace_that_would_keep_one_batchs_footprints_is_refused(images):
     with pytest.raises(NotImplementedError, match=r"torch\.export"):
         torch.jit.trace(layer(antialias=True, check_finite=False), images[:2])
+
+
+def test_not_a_number_in_one_row_is_a_difference(tmp_path, images):
+    images, path = images.clone(), tmp_path / "flat.pt2"
+    images[10] = torch.nan
+    with pytest.raises(ValueError, match="is not written: the program differs from the model by n"):
+        export_model(torch.nn.Flatten(), images, path, format="torch")
+    assert not path.exists()
+
+
+def test_a_file_is_replaced_whole_or_not_at_all(tmp_path, images, monkeypatch):
+    path = tmp_path / "flat.pt2"
+    path.write_bytes(b"old")
+
+    def full(_):
+        raise OSError("no space left")
+
+    monkeypatch.setattr("os.fsync", full)
+    with pytest.raises(OSError, match="no space left"):
+        export_model(torch.nn.Flatten(), images, path, format="torch")
+    assert [file.read_bytes() for file in tmp_path.iterdir()] == [b"old"]

@@ -107,7 +107,27 @@ def test_whole_or_not_at_all(tmp_path, monkeypatch):
         with pytest.raises(OSError, match="no space left"):
             SPECS[Network].build().save_pretrained(target)
     assert (folder / "model.safetensors").read_bytes() == before
-    assert not (tmp_path / "new").exists()
+    assert list(tmp_path.iterdir()) == [folder]
+    folder.rename(tmp_path / ".mine.old")  # as a kill between two renamings leaves it
+    with pytest.raises(OSError, match="no space left"):
+        SPECS[Network].build().save_pretrained(folder)
+    assert list(tmp_path.iterdir()) == [folder]
+
+
+def test_the_old_one_comes_back_where_the_new_one_cannot(tmp_path, monkeypatch):
+    folder = SPECS[Network].build().save_pretrained(tmp_path / "mine")
+    before, rename = (folder / "model.safetensors").read_bytes(), Path.rename
+
+    def busy(path, target):
+        if path.name == ".mine.tmp":
+            raise OSError("in use")
+        return rename(path, target)
+
+    monkeypatch.setattr(Path, "rename", busy)
+    with pytest.raises(OSError, match="in use"):
+        SPECS[Network].build().save_pretrained(folder)
+    assert (folder / "model.safetensors").read_bytes() == before
+    assert list(tmp_path.iterdir()) == [folder]
 
 
 def test_code_in_a_folder_is_not_run_unasked(tmp_path):

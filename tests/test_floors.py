@@ -175,8 +175,8 @@ def test_the_median_file_is_short():
     assert statistics.median(len(p.read_text().splitlines()) for p in FILES) <= 150
 
 
-def test_only_coords_converts_between_pixels_and_coordinates():
-    """Elsewhere no formula may turn an index into [-1, 1] or back: the names live in coords."""
+def test_the_converters_are_defined_in_coords_alone():
+    """That nobody converts by a formula of his own is left to the eye."""
     for path in FILES:
         defined = {n.name for n in ast.walk(ast.parse(path.read_text())) if hasattr(n, "name")}
         converters = {"to_pixels", "to_normalized", "identity_pixels", "shifted_pixels"}

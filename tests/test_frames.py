@@ -11,7 +11,7 @@ import stn
 from stn.models import build_model
 from stn.recipes import run_experiment
 from stn.training import Interrupted, read_frames, theta_recorder
-from stn.training.frames import FRAMES, KEPT, WATCHED
+from stn.training.frames import FRAMES, KEPT, WATCHED, ThetaRecorder
 
 from . import synthetic
 
@@ -75,6 +75,37 @@ def test_a_training_that_was_cut_off_has_the_same_frames(tmp_path, splits):
     assert cut is not None
     for a, b in zip(whole, cut, strict=True):
         assert torch.equal(a, b)
+
+
+def test_the_checkpoint_comes_before_the_look(tmp_path, splits, monkeypatch):
+    look = ThetaRecorder.__call__
+
+    def dies(recorder, step, model):
+        if step == 10:
+            raise OSError("no space left")
+        look(recorder, step, model)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ThetaRecorder, "__call__", dies)
+        with pytest.raises(OSError, match="no space left"):
+            run(tmp_path, splits)
+    assert (tmp_path / "checkpoint" / "step-10").exists()
+    run(tmp_path, splits)
+    found = read_frames(tmp_path)
+    assert found is not None
+    assert found.steps.tolist() == [0, 5, 10, 15, 20]  # looked again
+
+
+def test_damaged_frames_end_no_training(tmp_path, splits):
+    def damage(step, steps, message):
+        if step == 12:
+            (tmp_path / FRAMES).write_bytes(b"nonsense")
+
+    with pytest.warns(UserWarning, match=r"frames\.safetensors is damaged; it begins anew"):
+        run(tmp_path, splits, progress=damage)
+    found = read_frames(tmp_path)
+    assert found is not None
+    assert found.steps.tolist() == [15, 20]
 
 
 def chunks(part, parts):

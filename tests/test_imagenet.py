@@ -49,6 +49,11 @@ def test_faithful_is_the_usual_schedule(shards, monkeypatch):
     assert dataclasses.replace(single.net, steps=2) == cascade.net
 
 
+def test_it_has_no_best_column():
+    with pytest.raises(ValueError, match="column must be one of 'quick', 'faithful', got 'best'"):
+        make_experiment("imagenet", "resnet50", "best")
+
+
 @pytest.mark.parametrize("model", IMAGENET_MODELS)
 def test_quick_runs(shards, model, tmp_path):
     made = imagenet(model, "quick", 0)

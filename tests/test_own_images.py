@@ -1,6 +1,7 @@
 """Your own images, by one command: from a folder to a report; then eval, predict, shards."""
 
 import json
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -15,8 +16,9 @@ from skimage import data as photos
 
 import stn
 from stn.cli import main
-from stn.models import TENSORS
+from stn.models import TENSORS, PartsSpec, count_parameters
 from stn.recipes import ImageOptions, own_images, run_experiment
+from stn.recipes.pictures import folder_sets
 
 CLASSES = ("brick", "coffee", "grass")
 SHORT = ("--device", "cpu", "--threads", "1", "--batch-size", "8", "--size", "32", "--epochs", "12")
@@ -88,7 +90,12 @@ def test_eval_and_a_second_run_say_the_same(run, folder, capsys):
 def test_eval_on_other_images(run, tmp_path, capsys):
     other = write_crops(tmp_path / "other", 12, seed=1)
     assert main(["eval", str(run), "--data", str(other)]) == 0
-    assert "test error" in capsys.readouterr().out
+    assert "% of 36 images" in capsys.readouterr().out  # all of them
+    parts = tmp_path / "parts"
+    shutil.copytree(other, parts / "train")
+    shutil.copytree(write_crops(tmp_path / "test", 2, seed=2), parts / "test")
+    assert main(["eval", str(run), "--data", str(parts)]) == 0
+    assert "% of 6 images" in capsys.readouterr().out
     (tmp_path / "few" / "coffee").mkdir(parents=True)
     (tmp_path / "few" / "tea").mkdir()
     for name in ("coffee", "tea"):
@@ -97,6 +104,37 @@ def test_eval_on_other_images(run, tmp_path, capsys):
             (tmp_path / "few" / name / source.name).write_bytes(source.read_bytes())
     assert main(["eval", str(run), "--data", str(tmp_path / "few")]) == 2
     assert "has the classes coffee, tea" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("split", ["test", "held-out"])
+def test_eval_measures_no_image_trained_on(run, folder, tmp_path, capsys, split):
+    assert main(["eval", str(run), "--split", split]) == 0
+    wanted = capsys.readouterr().out
+    table = tmp_path / "again.csv"
+    rows = [f"{path},{path.parent.name}" for path in folder.rglob("*.png")]
+    table.write_text("\n".join(["path,label", *rows]))
+    moved = shutil.copytree(run, tmp_path / "run")
+    config = (moved / "config.json").read_text()
+    (moved / "config.json").write_text(config.replace(str(folder), "gone"))
+    for place, data in ((run, folder), (run, table), (moved, folder)):
+        assert main(["eval", str(place), "--split", split, "--data", str(data)]) == 0
+        assert capsys.readouterr().out == wanted
+    seen = tmp_path / "seen.csv"
+    train = folder_sets(str(folder), (32, 32), "pad")[0]
+    rows = [f"{path},{train.names[label]}" for path, label, _ in train.examples]
+    seen.write_text("\n".join(["path,label", *rows]))
+    assert main(["eval", str(run), "--data", str(seen)]) == 2
+    assert f"the run has seen all {len(rows)} images there" in capsys.readouterr().err
+
+
+def test_the_small_network_has_the_weights_that_are_told(capsys):
+    small, twin = (PartsSpec((3, 64, 64), 10, transform=name) for name in ("none", "affine"))
+    shares = [round(count_parameters(spec.build()) / 1e6, 1) for spec in (small, twin)]
+    assert shares == [0.3, 0.4]
+    told = "0.3 M weights, 0.4 M with an affine transformer"
+    page = Path(__file__).parents[1] / "docs" / "own-images.md"
+    assert told in page.read_text()
+    assert told in str(ImageOptions.__doc__)
 
 
 def test_predict_names_draws_and_tells_where_it_looked(run, folder, tmp_path, capsys):

@@ -2,7 +2,7 @@
 
 import json
 import statistics
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
@@ -10,12 +10,13 @@ import scipy.stats
 import torch
 
 from stn.cli import main
-from stn.models import build_model, count_parameters, load_model, read_spec
+from stn.models import TENSORS, build_model, count_parameters, load_model, read_spec
 from stn.recipes import (
     TABLES,
     error_table,
     fill_in,
     fill_page,
+    make_experiment,
     mean_and_interval,
     publish_models,
     queue_of,
@@ -50,7 +51,7 @@ def test_table_one_has_all_cells():
 
 
 def test_ablations_change_what_they_say():
-    plain, *others = queue_of("ablations", "quick", 1)
+    plain, *others = queue_of("ablations", None, 1)
     assert len({experiment.folder_name for experiment in (plain, *others)}) == 1 + len(others)
     assert {experiment.column for experiment in others} == {"ablation"}
     for experiment in others:
@@ -95,7 +96,12 @@ def test_the_run_with_the_lowest_held_out_error_becomes_a_model(tmp_path):
         config = json.loads((folder / "config.json").read_text())
         rows.append(results | {"held_out_error_percent": held_out, "config": config})
     gone = rows[0] | {"recipe": "mnist-e", "config": rows[0]["config"] | {"recipe": "mnist-e"}}
-    (folder,) = publish_models([*rows, gone], tmp_path, tmp_path / "models")
+    numbers = make_experiment("street-numbers-64", "st-cnn-single")
+    (tmp_path / numbers.folder_name).mkdir()
+    (tmp_path / numbers.folder_name / TENSORS).touch()
+    other = rows[0] | {"recipe": numbers.recipe, "config": asdict(numbers)}
+    rows += [gone, other]  # of neither does a card tell
+    (folder,) = publish_models(rows, tmp_path, tmp_path / "models")
     assert folder == tmp_path / "models" / "mnist-r"
     x = torch.rand(2, 1, 28, 28)
     expected = load_model(tmp_path / "mnist-r_st-fcn-affine_quick_1")(x)
@@ -104,6 +110,19 @@ def test_the_run_with_the_lowest_held_out_error_becomes_a_model(tmp_path):
     assert f"{rows[1]['test_error_percent']:.2f} %, the mean over 1" in card
     assert "Of 2 run(s)" in card
     assert "{" not in card.replace("{'", "")
+    (folder / "notes.txt").touch()
+    with pytest.raises(ValueError, match=r"mnist-r holds other files \(notes.txt\)"):
+        publish_models(rows, tmp_path, tmp_path / "models")
+    assert (folder / "notes.txt").exists()
+
+
+def test_what_became_no_model_is_told(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("stn.recipes.reproduce", lambda *_: [])
+    monkeypatch.setattr("stn.data.load_mnist", lambda: None)
+    folders = [word for name in ("runs", "results", "models") for word in (f"--{name}", name)]
+    monkeypatch.chdir(tmp_path)
+    assert main(["reproduce", "volumes", *folders]) == 0
+    assert "no model of mnist-volumes: transformer nets that name" in capsys.readouterr().out
 
 
 PUBLISHED = sorted(Path(__file__).parents[1].glob("results/models/*"))
@@ -217,7 +236,12 @@ def test_only_what_is_missing_is_run(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("command", "message"),
     [
-        ("reproduce cluttered --column worst", "unknown column 'worst'"),
+        ("reproduce cluttered --column worst", "cluttered has no column 'worst'; it has faithful"),
+        ("reproduce volumes --column best", "volumes has no column 'best'; it has faithful, quick"),
+        ("reproduce ablations --column faithful", "it has ablation"),
+        ("reproduce ablations", "stn data mnist"),
+        ("reproduce stand-ins --column faithful", "it has quick"),
+        ("reproduce stand-ins", "creatures has no images.txt"),
         ("reproduce cluttered --seeds 0", "seeds must be at least 1"),
         ("reproduce cluttered", "stn data mnist"),
     ],

@@ -128,6 +128,21 @@ class TestRows:
         for recipe in ("cub", "creatures", "svhn-64"):
             with pytest.raises(ValueError, match=f"{recipe} has no model 'st-cnn-tps'; it has cnn"):
                 make_experiment(recipe, "st-cnn-tps")
+        for recipe, column in (
+            ("cub", "best"), ("svhn-64", "best"),
+            ("creatures", "faithful"), ("street-numbers-128", "faithful"),
+        ):  # fmt: skip
+            told = f"{recipe} has no column '{column}'; it has quick"
+            with pytest.raises(ValueError, match=told):
+                make_experiment(recipe, "cnn", column)
+
+    @pytest.mark.parametrize(("side", "width", "steps"), [(64, 0.25, 2000), (128, 0.125, 2500)])
+    def test_quick_house_numbers(self, side, width, steps):
+        made = make_experiment(f"street-numbers-{side}", "st-cnn-multi")
+        assert made.net == SvhnSpec(
+            "st-cnn-multi", (3, side, side), width=width, dropout=0.0, batch_norm=True
+        )
+        assert (made.training.steps, made.training.batch_size) == (steps, 64)
 
 
 def slow(*values):

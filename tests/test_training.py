@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 from stn.data import Split
 from stn.models import build_model
 from stn.recipes import publish, read_experiment, run_experiment
-from stn.training import CheckpointError, Interrupted, TrainingConfig
+from stn.training import CheckpointError, Interrupted, TrainingConfig, read_metrics
 from stn.training.config import lr_factor, make_optimizer
 
 from . import synthetic
@@ -113,6 +113,15 @@ def test_results_hold_the_contract(tmp_path, splits):
         "config.json", "metrics.jsonl", "model.safetensors", "results.json", "checkpoint",
         "frames.safetensors",
     }  # fmt: skip
+
+
+def test_half_a_line_of_metrics_is_none(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    path.write_text('{"step": 4}\n{"st')
+    assert read_metrics(tmp_path) == [{"step": 4}]
+    path.write_text('{"st\n{"step": 4}\n')
+    with pytest.raises(ValueError, match=r"jsonl is damaged in line 1 .* delete that line"):
+        read_metrics(tmp_path)
 
 
 def test_best_weights_are_those_of_the_best_step(tmp_path, splits):

@@ -15,6 +15,7 @@ import torch
 from PIL import Image
 
 import stn
+from stn.viz.flow import one_row
 
 matplotlib.use("Agg")
 MODULES = ("animate", "board", "draw", "flow", "overlays", "survey")
@@ -127,6 +128,12 @@ def test_flow_is_that_of_warp_flow(align_corners):
             atol=1e-5, rtol=0,
         )  # fmt: skip
     assert stn.viz.flow_of(stn.Affine(3), torch.zeros(12), (2, 3, 4)).shape == (2, 3, 4, 3)
+
+
+def test_what_a_basis_draws_is_computed_where_the_basis_is():
+    basis = stn.LearnedBasis(2, (4, 4)).to("meta")
+    for transform, device in ((basis, "meta"), (stn.Affine(), "cpu")):
+        assert one_row(transform, torch.zeros(transform.num_params)).device.type == device
 
 
 def test_colours_turn_round_the_wheel_and_fade_to_white():

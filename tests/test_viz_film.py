@@ -47,6 +47,33 @@ def test_coverage_and_centres_are_where_the_windows_are():
     assert not found.folded.any()
 
 
+def test_coverage_ends_where_the_image_does():
+    """Between the centres of 2 x 2 pixels lies the middle half of the image."""
+    localization = stn.nn.DenseLocalization((1, 2, 2))
+    layer = stn.SpatialTransformer(localization, stn.Affine(), align_corners=True)
+    found = survey(net_of(layer), torch.rand(1, 1, 2, 2))
+    assert found is not None
+    assert found.coverage is not None
+    assert found.coverage[0, 8:24, 8:24].all()
+    assert not found.coverage[0, :8].any()
+
+
+@pytest.mark.parametrize("align_corners", [False, True])
+def test_diagnostics_know_what_one_means(align_corners):
+    theta = torch.tensor([0.05, 0, 0, 0, 0.05, 0])  # what it reads beyond the image hangs on that
+    localization = stn.nn.DenseLocalization((1, 32, 32))
+    layer = stn.SpatialTransformer(
+        localization, stn.Affine(), align_corners=align_corners, initial_theta=theta
+    )
+    images = torch.rand(1, 1, 32, 32)
+    outside = 1 - (0.875 if align_corners else 1) ** 2  # of 16 x 16 pixels
+    found = survey(net_of(layer), images)
+    assert found is not None
+    assert found.outside.item() == pytest.approx(outside)
+    (line,) = diagnosed(layer, frames_of(theta[None, None], images), 1)
+    assert line["outside_percent"] == pytest.approx(100 * outside)
+
+
 def test_coverage_is_the_share_of_the_images():
     class Reader(nn.Module):
         num_features = 1

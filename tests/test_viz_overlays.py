@@ -6,6 +6,8 @@ from PIL import Image
 from torch import nn
 
 import stn
+from stn import coords
+from stn.recipes.predict import _Place
 from stn.viz import Examples, collect_examples, draw_examples, region_outline, survey
 from stn.viz.overlays import inspect, outlines_of
 from stn.viz.pictures import displayable, polylines
@@ -72,6 +74,14 @@ def test_a_third_at_random_a_third_the_worst_a_third_the_best():
     expected = torch.tensor([9.0, 0.0]).softmax(0)[0]
     torch.testing.assert_close(found.confidence[5], expected)
     assert net.training
+
+
+def test_an_answer_that_is_no_number_is_among_the_worst():
+    logits = torch.tensor([[5.0, 0.0]]).repeat(6, 1)
+    logits[2] = torch.nan
+    found = collect_examples(Net(logits), numbered(6), torch.zeros(6, dtype=torch.long), 3)
+    assert found.kinds == ("random", "worst", "best")
+    assert found.inputs[1, 0, 0, 0] == 2
 
 
 @pytest.mark.parametrize(("count", "expected"), [(1, 1), (2, 2), (9, 9), (10, 10), (50, 10)])
@@ -215,6 +225,22 @@ def test_drawn_examples_are_a_png(tmp_path, channels):
             assert image.width > 600
             assert image.convert("L").getextrema()[0] < 60
     assert sorted(file.name for file in tmp_path.iterdir()) == ["a.png", "b.png"]
+
+
+def test_names_are_no_formulas(tmp_path):
+    inputs, number = torch.rand(1, 6, 8), torch.zeros(1, dtype=torch.long)
+    examples = Examples(inputs, inputs[:, :0], None, number, number, torch.rand(1), names=("$^$",))
+    draw_examples(examples, tmp_path / "a.png", "$^$.jpg")
+    assert (tmp_path / "a.png").exists()
+
+
+@pytest.mark.parametrize("align_corners", [False, True])
+def test_the_canvas_lies_on_a_picture_of_another_shape(align_corners):
+    place = _Place((32, 32), (20, 40), "pad", align_corners)  # 0.8 of its size, 8 rows of black
+    corner = coords.to_normalized(torch.tensor([-0.5, 7.5]), (32, 32), align_corners)
+    torch.testing.assert_close(
+        place(corner), torch.tensor([-0.5, -0.5]).double(), atol=1e-5, rtol=0
+    )
 
 
 def test_displayable_is_bounded():

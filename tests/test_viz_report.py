@@ -3,7 +3,9 @@
 import base64
 import io
 import json
+import os
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 
 import pytest
@@ -11,8 +13,12 @@ import torch
 from PIL import Image
 
 import stn
-from stn.viz import Examples, RunView, write_report
-from stn.viz.charts import linear_ticks, log_ticks, short_number
+from stn.cli import main
+from stn.recipes import run_experiment
+from stn.viz import Examples, RunView, draw_examples, write_report
+from stn.viz.charts import MOST_LINES, linear_ticks, log_ticks, short_number
+
+from . import synthetic
 
 VOID = {"meta", "img", "input"}
 
@@ -120,7 +126,7 @@ def test_quick_note_only_for_quick_runs(tmp_path):
 
 def test_text_is_escaped(tmp_path):
     bad = '<script>alert("1")</script> $title & \' é'
-    run = finished(bad, model=bad, commit=bad, device=bad)
+    run = finished(bad, model=bad, commit=bad, device=bad, pose={bad: {"scale": 1.0}})
     run.config["remark"] = bad
     page = page_of(tmp_path, run, finished())
     assert page.count("<script") == 1  # the page's own
@@ -162,15 +168,80 @@ def test_many_runs_are_charted_by_recipe(tmp_path):
     assert page.count("<h3>mnist-p</h3>") == 1
 
 
-def test_a_failed_write_leaves_the_old_page(tmp_path):
-    page_of(tmp_path, finished())
-    before = (tmp_path / "report.html").read_bytes()
-    unwritable = RunView("x", {}, None, [], examples()._replace(labels=torch.arange(9)))
-    with pytest.raises(IndexError):
-        write_report([unwritable], tmp_path / "report.html")
-    assert (tmp_path / "report.html").read_bytes() == before
+def test_seeds_of_one_recipe_can_be_told_apart(tmp_path):
+    page = page_of(tmp_path, *(finished(f"seed {i}") for i in range(MOST_LINES + 1)))
+    legends = re.findall(r'<ul class="legend">.*?</ul>', page)
+    found = [re.findall(r'class="series (.*?)"', legend) for legend in legends]
+    assert [len({*classes}) for classes in found] == [MOST_LINES, 1]
+    assert sum(map(len, found)) == MOST_LINES + 1
+
+
+@pytest.mark.filterwarnings("error")
+def test_one_image_with_many_numbers(tmp_path):
+    net = torch.nn.Module()
+    localization = stn.nn.DenseLocalization((1, 28, 28))
+    net.transformer = stn.SpatialTransformer(localization, stn.ThinPlateSpline((4, 4)))
+    found = stn.viz.survey(net, torch.rand(1, 1, 28, 28))
+    assert "24 that differ most" in page_of(tmp_path, RunView("one", {}, None, survey=found))
+
+
+@pytest.mark.parametrize(
+    "write",
+    [
+        lambda path: write_report([finished()], path),
+        lambda path: draw_examples(examples(), path, "title"),
+        lambda path: stn.viz.animate_warp(
+            torch.rand(8, 8), stn.Translation(), torch.zeros(2, 2), path
+        ),
+    ],
+    ids=["page", "png", "gif"],
+)
+def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch, write):
+    def full(_):
+        raise OSError("the disk is full")
+
+    path = tmp_path / "old"
+    path.write_bytes(b"as it was")
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="the disk is full"):
+        write(path)
+    assert [*tmp_path.iterdir()] == [path]
+    assert path.read_bytes() == b"as it was"
+
+
+def test_no_runs_are_refused(tmp_path):
     with pytest.raises(ValueError, match="at least one run"):
         write_report([], tmp_path / "report.html")
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch):
+    """Trains a step of a network, given how it differs, in a folder of that name."""
+    splits = synthetic.splits()
+    monkeypatch.setattr("stn.recipes.Digits.load", lambda _: splits)
+
+    def made(name, **changes):
+        experiment = synthetic.experiment("st-cnn-affine", "mnist-rts", 1, 1, budget=400_000)
+        experiment = replace(experiment, net=replace(experiment.net, **changes))
+        run_experiment(experiment, tmp_path / name, splits, cpu=True)
+        return str(tmp_path / name)
+
+    return made
+
+
+def test_pictures_of_runs_of_one_name_stand_side_by_side(tmp_path, run):
+    page = tmp_path / "pages" / "all.html"
+    assert main(["report", run("a/m"), run("b/m"), "--output", str(page), "--examples", "3"]) == 0
+    assert sorted(path.name for path in page.parent.iterdir()) == ["all.html", "m-2.png", "m.png"]
+
+
+def test_of_feature_maps_numbers_are_shown(tmp_path, run):
+    assert main(["report", run("maps", stem=2, pool=1), "--examples", "3"]) == 0
+    page = (tmp_path / "maps" / "report.html").read_text()
+    for heading in ("Test images", "What it picks", "Out of view"):
+        assert f"<h3>{heading}" in page
+    for heading in ("Before and after", "Mean test image", "Where it looks"):
+        assert f"<h3>{heading}" not in page
 
 
 def test_configuration_is_shown_whole(tmp_path):

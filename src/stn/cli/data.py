@@ -34,6 +34,15 @@ class Data:
         from ..data import data_folder, fetch_mnist
         from ..recipes import sets
 
+        for option, given, names in (
+            ("--from", self.source is not None, ("mnist", "svhn", "cub", "shards")),
+            ("--count", self.count is not None, ("street-numbers", "creatures")),
+            ("--damaged", self.damaged != "refuse", ("shards",)),
+        ):
+            if given and self.name not in names:
+                raise ValueError(
+                    f"{option} is of {', '.join(names)}, not of {self.name}: leave it out"
+                )
         if self.name == "mnist":
             print(f"MNIST is in {fetch_mnist(self.to, self.source)}")
             return

@@ -36,31 +36,39 @@ class Report:
             raise ValueError(f"examples must be at least 1, got {self.examples}")
         output = self.output or self.folders[-1] / "report.html"
         output.parent.mkdir(parents=True, exist_ok=True)
-        views = [self.view(folder, read_config(folder), output) for folder in self.folders]
+        drawn: set[Path] = set()
+        views = [self.view(folder, read_config(folder), output, drawn) for folder in self.folders]
         write_report(views, output)
         print_errors(self.folders)
         print(f"wrote {output}")
 
-    def view(self, folder: Path, config: dict, output: Path) -> "RunView":
-        """What the page shows of a run; its examples are drawn as a picture of their own too."""
+    def view(self, folder: Path, config: dict, output: Path, drawn: set[Path]) -> "RunView":
+        """What the page shows of a run; its examples are drawn as a picture of their own too.
+
+        `drawn` are the pictures so far, to which this one is added: none is drawn over.
+        """
         from ..models import TENSORS, load_model
         from ..recipes import read_experiment
         from ..training import read_frames
         from ..viz import RunView, collect_examples, diagnosed, draw_examples, make_film, survey
+        from ..viz.overlays import untaken
 
         name = folder.resolve().name
         view = RunView(name, config, results_of(folder), metrics_of(folder))
-        # Feature maps are not drawn.
-        if "net" not in config or config["net"].get("stem") or not (folder / TENSORS).exists():
+        if "net" not in config or not (folder / TENSORS).exists():
             return view
         model = load_model(folder, trust_code=self.trust_code)
         experiment = read_experiment(folder / "config.json")
         images, labels, names = experiment.shown(experiment.load())
         examples = collect_examples(model, images, labels, self.examples, names)
-        picture = output.with_name(f"{name}.png")
+        found = survey(model, images)
+        if config["net"].get("stem") and found is not None:  # feature maps are not drawn
+            examples = examples._replace(outputs=examples.outputs[:, :0], grids=None)
+            found = found._replace(after=found.after[:0], coverage=None, centres=None)
+        picture = untaken(output.with_name(f"{name}.png"), drawn)
         draw_examples(examples, picture, f"{config['recipe']}, {config['model']}")
         print(f"wrote {picture}")
-        view = replace(view, examples=examples, survey=survey(model, images))
+        view = replace(view, examples=examples, survey=found)
         frames = read_frames(folder)
         if frames is None:
             return view

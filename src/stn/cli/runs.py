@@ -1,6 +1,6 @@
 """`stn list | train | eval`: runs."""
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -124,7 +124,8 @@ class Eval:
     repeats: int = 1
     """Of digits: frozen distortions to average over."""
     data: str | None = None
-    """Of your own images: another place to take them from, with the same classes."""
+    """Of your own images: another place with the same classes. Its test images are measured; if it
+    sets none apart, all of them, but for those trained on."""
     trust_code: bool = False
     """Run the function that a network's backbone may name, MODULE:FUNCTION."""
 
@@ -139,12 +140,14 @@ class Eval:
         if self.data is not None:
             if not isinstance(experiment, Pictures):
                 raise ValueError(f"--data is for runs on your own images, not {experiment.recipe}")
-            experiment = replace(experiment, data=self.data)
-        data = experiment.load()
+            data = experiment.load_from(self.data)
+        else:
+            data = experiment.load()
         errors = []
         for repeat in range(self.repeats):
-            errors.append(experiment.evaluate(model, data, self.split, repeat))
+            error, images = experiment.evaluate(model, data, self.split, repeat)
+            errors.append(error)
             which = f", distortion {repeat}" * (self.repeats > 1)
-            print(f"{self.split} error{which}: {errors[-1]:.2f} %")
+            print(f"{self.split} error{which}: {error:.2f} % of {images:,} images")
         if len(errors) > 1:
             print(f"mean: {sum(errors) / len(errors):.3f} %")

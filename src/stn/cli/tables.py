@@ -26,9 +26,9 @@ class Reproduce:
         ]
     ]
     """table1: R, RTS, P, E by 8 models. cluttered: TC by 4. addition: 8. volumes: 2. ablations: of
-    st-fcn-affine on RTS, quick. stand-ins: made house numbers and creatures, quick."""
-    column: str = "faithful"
-    """One of `stn list`."""
+    the quick st-fcn-affine on RTS. stand-ins: made house numbers and creatures, quick."""
+    column: str | None = None
+    """One of `stn list`; by default faithful, or the only one that a table has."""
     quick: bool = False
     """The quick column: minutes, without the convolutional nets, which take an hour."""
     seeds: int = 1
@@ -57,8 +57,8 @@ class Reproduce:
         for name in ("seeds", "processes", "threads"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
-        quick = self.quick or self.table == "stand-ins"
-        experiments = queue_of(self.table, "quick" if quick else self.column, self.seeds)
+        column = "quick" if self.quick else self.column
+        experiments = queue_of(self.table, column, self.seeds)
         if self.table != "stand-ins":
             load_mnist()  # says what to do if it is not there, before any process is started
         column = experiments[0].column
@@ -82,8 +82,15 @@ class Reproduce:
         if self.models is not None:
             recipes = {experiment.recipe for experiment in experiments}
             own = [row for row in rows if row["recipe"] in recipes]
-            for folder in publish_models(own, self.runs, self.models):
+            published = publish_models(own, self.runs, self.models)
+            for folder in published:
                 print(f"wrote {folder}")
+            left = recipes - {folder.name for folder in published}
+            if left:
+                print(
+                    f"no model of {', '.join(sorted(left))}: transformer nets that name digits "
+                    f"become one, where their runs stand in {self.runs}"
+                )
         if failed:
             names = ", ".join(experiment.folder_name for experiment in failed)
             raise ValueError(f"failed: {names}; their log.txt stand in {self.runs}")

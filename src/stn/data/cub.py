@@ -16,7 +16,7 @@ from torch import Tensor
 from .._checks import check_choice, check_size
 from .image_set import Example, ImageSet
 from .mnist import DataError
-from .pictures import FITS, read_picture
+from .pictures import FITS, picture_size
 
 PARTS = ("train", "test")
 Row = tuple[Any, ...]
@@ -107,7 +107,7 @@ def read_cub_parts(folder: str | Path, part: str = "test") -> CubParts:
         corners,
         rows[..., :2],
         rows[..., 2].bool(),
-        torch.tensor([_image_size(path) for path in images.values()]),
+        torch.tensor([picture_size(path) for path in images.values()]),
         tuple(name for (name,) in names.values()),
         sizes,
     )
@@ -205,15 +205,3 @@ def _flag(text: str) -> bool:
     if text not in ("0", "1"):
         raise ValueError
     return text == "1"
-
-
-def _image_size(path: Path) -> tuple[int, int]:
-    """(H, W) of an image file, from its head."""
-    from PIL import Image
-
-    try:
-        with Image.open(path) as image:
-            return image.height, image.width
-    except OSError:
-        height, width = read_picture(path).shape[1:]  # which says what is wrong with it
-        return height, width

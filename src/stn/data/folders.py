@@ -134,8 +134,8 @@ def _classes(place: Path, part: str) -> Iterator[Listed]:
     if len(folders) > 1 and len(inside[0]) > 1 and all(names == inside[0] for names in inside):
         raise DataError(
             f"the folders {', '.join(path.name for path in folders)} of {place} all hold the "
-            f"folders {', '.join(inside[0])}: if they are parts of a set, name them train and test; "
-            "if they are classes, lay their images straight into them"
+            f"folders {', '.join(inside[0])}: call parts of a set train and test, "
+            "and lay the images of classes straight into their folders"
         )
     for folder in folders:
         files = sorted(path for path in folder.rglob("*") if _is_picture(path, folder))

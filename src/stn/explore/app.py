@@ -1,9 +1,16 @@
 """The page, and the server that serves it to this machine alone."""
 
+import functools
+import html
 import os
+import shutil
+import tempfile
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+from ..viz.pictures import REGION_STYLE
 from .controls import STATIC
 from .network import Viewer
 from .network_tab import network_tab
@@ -14,6 +21,23 @@ SOFT, SOFT_DARK = "#555c64", "#a3abb4"
 MOST_SESSIONS = 50  # whose pictures are kept
 
 
+@functools.cache
+def uploads() -> tempfile.TemporaryDirectory:
+    """Where Gradio keeps what is uploaded; this user's alone, and gone with the process."""
+    return tempfile.TemporaryDirectory(prefix="stn-explore-")
+
+
+@asynccontextmanager
+async def _until_closed(app: Any) -> AsyncIterator[None]:
+    """Nothing that was uploaded outlives the page."""
+    yield
+    for path in Path(uploads().name).iterdir():
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
+
+
 def import_gradio() -> Any:
     """Gradio, told to send nothing to anyone.
 
@@ -22,6 +46,7 @@ def import_gradio() -> Any:
     """
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
     os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
+    os.environ["GRADIO_TEMP_DIR"] = uploads().name
     try:
         import gradio
     except ImportError:
@@ -41,7 +66,7 @@ def build(viewer: Viewer | None = None) -> Any:
     gr = import_gradio()
     title = "stn explorer" if viewer is None else f"stn explorer: {viewer.title}"
     with gr.Blocks(analytics_enabled=False, title=title) as page:
-        gr.HTML(f"<h1>{title}</h1>", apply_default_css=False)
+        gr.HTML(f"<h1>{html.escape(title)}</h1>", apply_default_css=False)
         if viewer is None:
             playground_tab(gr)
         else:
@@ -119,7 +144,9 @@ def explore(
         ssr_mode=False,
         pwa=False,
         mcp_server=False,
+        app_kwargs={"lifespan": _until_closed},
         theme=theme_of(gr),
+        css=REGION_STYLE,
         css_paths=[STATIC / "style.css"],
     )
     if wait:

@@ -1,8 +1,6 @@
 """What the explorer shows: layers of SVG and HTML, small enough to be sent at every move."""
 
-import base64
 import html
-import io
 from collections.abc import Sequence
 
 import torch
@@ -10,69 +8,32 @@ from torch import Tensor
 
 from .. import coords
 from ..viz import region_outline
-from ..viz.pictures import REGION_COLORS, displayable, polylines
+from ..viz.pictures import image_tag, line_tags, picture, region_class, region_tags, view_box
 
 MARGIN = 0.15  # shown around an image, in its longer side
-SMALL_PX = 128  # up to here images are shown pixel by pixel, and sent without loss
 STEPS, EVERY = 33, 4  # points along a grid line, and which of the lines are drawn
-
-
-def address(image: Tensor) -> str:
-    """An image (C, H, W) in [0, 1] as a data: address, PNG or, if large, JPEG, which is quicker."""
-    from PIL import Image
-
-    small = max(image.shape[-2:]) <= SMALL_PX
-    buffer = io.BytesIO()
-    picture = Image.fromarray(displayable(image))
-    if small:
-        picture.save(buffer, format="PNG", compress_level=1)
-    else:
-        picture.save(buffer, format="JPEG", quality=90)
-    kind = "png" if small else "jpeg"
-    return f"data:image/{kind};base64,{base64.b64encode(buffer.getvalue()).decode()}"
-
-
-def picture_tag(image: Tensor, alt: str) -> str:
-    """An <img> of an image (C, H, W)."""
-    height, width = image.shape[-2:]
-    kind = "pixels" if max(height, width) <= SMALL_PX else "smooth"
-    return (
-        f'<img class="{kind}" src="{address(image)}" width="{width}" height="{height}" '
-        f'alt="{html.escape(alt)}">'
-    )
 
 
 def figure(image: Tensor, caption: str) -> str:
     """A picture with words below."""
     text = html.escape(caption)
-    return f"<figure>{picture_tag(image, caption)}<figcaption>{text}</figcaption></figure>"
+    return f"<figure>{image_tag(image, caption)}<figcaption>{text}</figcaption></figure>"
 
 
 def reach(size: Sequence[int]) -> tuple[float, float]:
     """How far from the middle the layers show, in (x, y) normalised."""
     height, width = size
-    room = 2 * MARGIN * max(height, width)
+    room = 2 * _room(size)
     return 1 + room / width, 1 + room / height
 
 
-def layer(size: Sequence[int], name: str, content: str, alt: str = "") -> str:
-    """An SVG in px of an image of `size` and the margin around it; layers lie on each other."""
-    height, width = size
-    room = MARGIN * max(height, width)
-    box = f"{-0.5 - room:.2f} {-0.5 - room:.2f} {width + 2 * room:.2f} {height + 2 * room:.2f}"
-    told = f'role="img" aria-label="{html.escape(alt)}"' if alt else 'aria-hidden="true"'
-    return f'<svg class="layer {name}" viewBox="{box}" {told}>{content}</svg>'
-
-
 def image_layer(image: Tensor, alt: str) -> str:
-    """The image itself."""
-    height, width = image.shape[-2:]
-    kind = "pixels" if max(height, width) <= SMALL_PX else "smooth"
-    content = (
-        f'<image class="{kind}" href="{address(image)}" x="-0.5" y="-0.5" '
-        f'width="{width}" height="{height}"/>'
-    )
-    return layer((height, width), "image", content, alt)
+    """The image itself, with the margin around it; layers of the same size lie on each other."""
+    return picture(image, _room(image.shape[-2:]), "", alt)
+
+
+def _room(size: Sequence[int]) -> float:
+    return MARGIN * max(size)
 
 
 def lattice() -> Tensor:
@@ -87,21 +48,12 @@ def grid_layer(grids: Tensor, size: Sequence[int]) -> str:
     """
     parts = []
     for k, grid in enumerate(grids):
-        number = f"of-{k % REGION_COLORS}"
         px = coords.to_pixels(grid, size, False)
         inner = [line for i in range(EVERY, STEPS - 1, EVERY) for line in (px[i], px[:, i])]
-        parts += [_line(line, size, f"grid {number}") for line in inner]
-        outline = region_outline(grid, size)
-        parts += [_line(outline, size, kind) for kind in ("halo", f"region {number}")]
-        x, y = outline[0].tolist()
-        dot = f'cx="{x:.2f}" cy="{y:.2f}" r="{0.025 * max(size):.2f}"'
-        parts.append(f'<circle class="start {number}" {dot}/>')
-    return layer(size, "lines", "".join(parts))
-
-
-def _line(points: Tensor, size: Sequence[int], kind: str) -> str:
-    pieces = (" ".join(f"{x:.2f},{y:.2f}" for x, y in line) for line in polylines(points, size))
-    return "".join(f'<polyline class="{kind}" points="{piece}"/>' for piece in pieces)
+        parts += [line_tags(line, size, f"grid {region_class(k)}") for line in inner]
+        parts.append(region_tags(region_outline(grid, size), size, k))
+    box = view_box(size, _room(size))
+    return f'<svg class="lines" viewBox="{box}" aria-hidden="true">{"".join(parts)}</svg>'
 
 
 def score_bars(chances: Tensor, names: Sequence[str], most: int = 10) -> str:
@@ -115,7 +67,7 @@ def score_bars(chances: Tensor, names: Sequence[str], most: int = 10) -> str:
         share = 100 * float(chances[k])
         kind = ' class="best"' if k == best else ""
         rows.append(
-            f"<li{kind}><span>{html.escape(names[k])}</span>"
+            f"<li{kind}><span>{html.escape(names[k] or 'none')}</span>"
             f'<div><div style="width:{share:.1f}%"></div></div><span>{share:.0f} %</span></li>'
         )
     return f'<ol class="scores" aria-label="class scores">{"".join(rows)}</ol>'

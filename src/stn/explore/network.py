@@ -1,8 +1,8 @@
 """The network tab: a picture, distorted by hand, and what a trained network makes of it."""
 
 import base64
-import binascii
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from threading import Lock
 from typing import Any, NamedTuple
@@ -12,9 +12,11 @@ from torch import Tensor
 
 from .. import coords
 from ..data import DataError, read_picture
+from ..data.pictures import picture_size
 from ..models import NetSpec, load_model, read_config, read_spec
+from ..models.folder import class_names
 from ..transforms import Compose, Projective, ThinPlateSpline
-from ..viz import answer, inspect, read_answers
+from ..viz.overlays import answer, inspect, read_answers
 from ..warp import warp
 
 LATTICE = (3, 3)
@@ -92,10 +94,11 @@ class Viewer:
             raise ValueError(
                 f"{folder} transforms feature maps, whose regions cannot be drawn: name another run"
             )
-        self.title = f"{config['recipe']}, {config['model']}"
+        known = [str(config[key]) for key in ("recipe", "model") if key in config]
+        self.title = ", ".join(known) or folder.resolve().name
         self.channels, *size = spec.shape
         self.size = (size[0], size[1])
-        self.names = tuple(config.get("names") or map(str, range(config["net"]["classes"])))
+        self.names = class_names(config, spec)
         self.fit = config.get("fit", "pad")
         self.digits = isinstance(spec, NetSpec)
         self._lock = Lock()  # one forward pass at a time: they would only share the same cores
@@ -111,8 +114,8 @@ class Viewer:
         classes, _ = read_answers(logits.unsqueeze(0))
         chances, said = logits.softmax(-1), answer(classes[0], self.names)
         if seen is None:
-            none = canvas[:, None][:, :0]
-            return Look(canvas[0], none[0], none, none, [], chances, said)
+            none = canvas[:0]
+            return Look(canvas[0], none, none, none, [], chances, said)
         theta = seen.theta.view(-1, seen.theta.shape[-1])
         outputs = seen.output.view(len(theta), *seen.output.shape[-3:])
         points = lattice.view(-1, 2)
@@ -188,7 +191,6 @@ def distort(source: Source, distortion: Distortion, size: tuple[int, int]) -> Te
 
 def _back(source: Source, d: Distortion, size: tuple[int, int]) -> Tensor:
     """The matrix (3, 3), normalised, that takes places of the canvas to places of the source."""
-    height, width = size
     longer = max(size) / 2
     angle = math.radians(d.angle_deg)
     cos, sin = math.cos(angle) * d.scale, math.sin(angle) * d.scale
@@ -197,13 +199,21 @@ def _back(source: Source, d: Distortion, size: tuple[int, int]) -> Tensor:
     shift = 2 * longer
     shifted = _matrix([[1, 0, d.shift_x * shift], [0, 1, d.shift_y * shift], [0, 0, 1]])
     (across, down), (x, y) = source.scales, source.centre_px
-    placed = _matrix([[across, 0, -across * x], [0, down, -down * y], [0, 0, 1]])
-    to_canvas = shifted @ tilted @ turned @ placed  # px of the source to px from the middle
-    rows, columns = source.image.shape[-2:]
-    source_px = _matrix([[columns / 2, 0, columns / 2], [0, rows / 2, rows / 2], [0, 0, 1]])
-    canvas_px = _matrix([[width / 2, 0, 0], [0, height / 2, 0], [0, 0, 1]])
-    back = torch.linalg.inv(to_canvas @ source_px) @ canvas_px
+    scaled = _matrix([[across, 0, 0], [0, down, 0], [0, 0, 1]])
+    moved = shifted @ tilted @ turned @ scaled  # px, about the middles
+    from_source = _px_about(source.image.shape[-2:], (x, y))
+    from_canvas = _px_about(size, (size[1] / 2, size[0] / 2))
+    back = torch.linalg.inv(moved @ from_source) @ from_canvas
     return back / back[2, 2]
+
+
+def _px_about(size: Sequence[int], middle_px: tuple[float, float]) -> Tensor:
+    """The matrix (3, 3) from normalised places to px about one, which counts from the edge."""
+    origin, right, down = coords.to_pixels(torch.tensor([[0.0, 0], [1, 0], [0, 1]]), size, False)
+    offset = origin + 0.5 - torch.tensor(middle_px)
+    matrix = torch.eye(3, dtype=torch.float64)
+    matrix[:2] = torch.stack([right - origin, down - origin, offset], -1)
+    return matrix
 
 
 def _matrix(rows: list[list[float]]) -> Tensor:
@@ -214,8 +224,7 @@ def in_words(slope: Tensor, middle: Tensor, size: tuple[int, int]) -> str:
     """What a map reads of an image of `size`, from its slope (2, 2) and place in the middle."""
     if not bool(slope.isfinite().all() and middle.isfinite().all()):
         return "Looks nowhere: theta is not finite."
-    half = torch.tensor([size[1] / 2, size[0] / 2])
-    px = slope * half[:, None] / half
+    px = coords.jacobian_pixels(slope - torch.eye(2), size, size, False)
     angle = math.degrees(math.atan2(float(px[1, 0] - px[0, 1]), float(px[0, 0] + px[1, 1])))
     low, high = sorted(torch.linalg.svdvals(px).tolist())
     if float(torch.linalg.det(px)) < 0:
@@ -225,7 +234,8 @@ def in_words(slope: Tensor, middle: Tensor, size: tuple[int, int]) -> str:
     else:
         turned = f"turned by {abs(angle):.0f}° {'clockwise' if angle > 0 else 'anticlockwise'}"
     share = f"{100 * low:.0f} %" if high < 1.05 * low else f"{100 * low:.0f} to {100 * high:.0f} %"
-    x, y = (middle * half).tolist()
+    there, here = coords.to_pixels(torch.stack([middle, torch.zeros(2)]), size, False)
+    x, y = (there - here).tolist()
     across = f"{abs(x):.1f} px {'right' if x > 0 else 'left'}"
     down = f"{abs(y):.1f} px {'below' if y > 0 else 'above'}"
     return f"Looks at {share} of the image's size, {turned}, {across} of and {down} the middle."
@@ -250,13 +260,15 @@ def read_drawing(address: Any) -> Tensor:
     """The drawing (1, 112, 112) in [0, 1] behind the page's data: address.
 
     Raises:
-        DataError: it is no small PNG.
+        DataError: it is no PNG of this size.
     """
     head, _, body = str(address).partition(",")
     try:
         if head != "data:image/png;base64" or len(body) > 200_000:
             raise ValueError
         content = base64.b64decode(body, validate=True)
-    except (ValueError, binascii.Error):
+        if picture_size(content) != (PAD_PX, PAD_PX):  # from its head: a bomb is small, too
+            raise ValueError
+    except ValueError:
         raise DataError("the drawing is no PNG of the drawing square; clear it") from None
-    return read_picture(content, (PAD_PX, PAD_PX), 1, name="the drawing").float() / 255
+    return read_picture(content, None, 1, name="the drawing").float() / 255

@@ -9,11 +9,11 @@ import torch
 from torch import Tensor
 
 from .. import coords
-from ..transforms import Compose, Transform
+from ..viz.pictures import image_address
+from ..viz.survey import theta_names
 from . import drawing
 from .controls import choice, handles, handles_value, layer, pad, points_of, upload
 from .events import connect
-from .families import FAMILIES
 from .network import LATTICE, Distortion, Look, Source, Viewer, read_drawing, typed_digit
 from .playground import read_photo, start_photo
 
@@ -43,7 +43,7 @@ def network_tab(gr: Any, viewer: Viewer) -> None:
             title = "1. Draw a digit, or drop an image" if viewer.digits else "1. Drop an image"
             layer(gr, f"<h2>{title}</h2>", "step-1")
             with gr.Column(visible=viewer.digits):
-                square = pad(gr, drawing.address(typed_digit(START_DIGIT)), "pad")
+                square = pad(gr, image_address(typed_digit(START_DIGIT)), "pad")
                 clear = gr.Button("Clear", size="sm", elem_id="clear")
                 typed = choice(gr, "Or a typed digit", [*"0123456789"], str(START_DIGIT))
             file = upload(gr, "An image file", "file")
@@ -86,7 +86,7 @@ def network_tab(gr: Any, viewer: Viewer) -> None:
 
     def write(image: Tensor, *values) -> tuple:
         found = viewer.source_of_drawing(image)
-        return drawing.address(image), found, *show(found, *values)
+        return image_address(image), found, *show(found, *values)
 
     def typed_as(digit: str, *values) -> tuple:
         return write(typed_digit(int(digit)), *values)
@@ -126,28 +126,15 @@ class Shown:
         if not windows:
             parts = ['<p class="said">This network has no transformer.</p>']
         best = float(seen.chances.amax(-1).prod())
-        said = f"It reads {html.escape(seen.answer)} ({100 * best:.0f} %)."
+        said = f"It reads {html.escape(seen.answer) or 'nothing'} ({100 * best:.0f} %)."
         parts.append(f'<p class="said"><strong>{said}</strong></p>')
         for chances in torch.atleast_2d(seen.chances):
             parts.append(drawing.score_bars(chances, self.viewer.names))
         layer = self.viewer.model.transformer
         if layer is not None:
-            names = number_names(layer.composed())
+            names = theta_names(layer.composed())
             parts += [drawing.numbers_table(names, theta) for theta in seen.theta]
         return "".join(parts)
-
-
-def number_names(transform: Transform) -> list[str]:
-    """What each number of theta is called."""
-    if isinstance(transform, Compose):
-        parts = [part for part in transform.parts if isinstance(part, Transform)]
-        return [
-            f"step {k + 1}: {name}" for k, part in enumerate(parts) for name in number_names(part)
-        ]
-    family = FAMILIES.get(type(transform).__name__)
-    if family is not None and len(family.numbers) == transform.num_params:
-        return [number.name for number in family.numbers]
-    return [f"theta {k + 1}" for k in range(transform.num_params)]
 
 
 def read_source(viewer: Viewer, path: str) -> Source:

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from .. import coords
-from ..data import DataError, read_picture
+from ..data import DataError
+from ..data.pictures import SHOWN_PX, picture_size, read_shown
 from ..sampling import grid_sample
 from ..sampling.kernels import MODES
 from ..sampling.padding import MODES as PADDINGS
@@ -16,7 +17,6 @@ from ..transforms import Transform
 from ..transforms.flow import Flow
 from .families import FAMILIES
 
-SHOWN_PX = 512  # longer side of the pictures that are played with
 MOST_PX = 2**26
 STRIP_PX = 160
 FLOW_POINTS = 129
@@ -119,22 +119,13 @@ def read_photo(path: str | Path) -> Tensor:
     Raises:
         DataError: no image, a damaged one, or one of more than 67 million pixels.
     """
-    from PIL import Image, UnidentifiedImageError
-
     name = Path(path).name
-    try:
-        with Image.open(path) as image:
-            width, height = image.size
-            turned = image.getexif().get(0x0112, 1) >= 5  # EXIF orientation: on its side
-    except (OSError, UnidentifiedImageError, Image.DecompressionBombError):
-        raise DataError(f"{name} is no image that can be read") from None
+    height, width = picture_size(path, name)
     if width * height > MOST_PX:
         raise DataError(
             f"{name} has {width} x {height} px, more than {MOST_PX // 10**6} million: shrink it"
         )
-    size = (width, height) if turned else (height, width)
-    small = shrunk(size, 1, SHOWN_PX)
-    return read_picture(Path(path), small, 3, "stretch").float() / 255
+    return read_shown(path, name=name).float() / 255
 
 
 def start_photo() -> Tensor:

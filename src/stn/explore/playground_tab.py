@@ -160,7 +160,10 @@ def playground_tab(gr: Any) -> None:
     connect(gr, [compared.input], _strip, said, [beside])
 
     def dragged(*values) -> tuple:
-        play, sampler = _said(values, by_handles=True)
+        try:
+            play, sampler = _said(values, by_handles=True)
+        except ValueError:  # no theta puts the points there: all stays as it was
+            return (gr.skip(),) * (2 + MOST_NUMBERS)
         numbers = play.numbers() if play.family.numbers else [gr.skip()] * MOST_NUMBERS
         return play.lines(), result(play, *sampler), *numbers
 

@@ -12,6 +12,7 @@ from .stn2015 import NetSpec, Network
 from .svhn import SvhnNet, SvhnSpec
 
 ABOUT = ("names", "fit")  # of a config.json, for those who use a network
+PLACE_NAMES = (*"0123456789", "")  # of a house number: its digits, or that it has ended
 Spec = NetSpec | PartsSpec | SvhnSpec
 # By the field "kind" of a specification.
 SPECS: dict[str, type[Spec]] = {"stn2015": NetSpec, "parts": PartsSpec, "svhn": SvhnSpec}
@@ -79,6 +80,15 @@ def read_spec(folder: Path) -> Spec:
         raise ValueError(
             f'{folder / "config.json"} has no network under "net": {type(error).__name__} {error}'
         ) from None
+
+
+def class_names(config: dict, spec: Spec) -> tuple[str, ...]:
+    """What a network's classes are called: as its config.json says, else by their numbers."""
+    if names := config.get("names"):
+        return tuple(names)
+    if isinstance(spec, SvhnSpec):
+        return PLACE_NAMES
+    return tuple(str(number) for number in range(spec.classes))
 
 
 def spec_of(net: dict) -> Spec:

@@ -2,6 +2,8 @@
 
 import json
 import shutil
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
@@ -84,24 +86,13 @@ class Pretrained(nn.Module):
         from safetensors.torch import save_file
 
         folder = Path(folder)
-        if folder.exists():
-            others = {path.name for path in folder.iterdir()} - {*FILES}
-            if others:
-                raise ValueError(
-                    f"{folder} holds other files ({', '.join(sorted(others)[:3])}), which "
-                    "save_pretrained would replace: choose another folder"
-                )
-        new = folder.with_name(f".{folder.name}.tmp")
-        shutil.rmtree(new, ignore_errors=True)
-        new.mkdir(parents=True)
-        config = {**self.about, "net": asdict(self.spec)}
-        (new / "config.json").write_text(json.dumps(config, indent=2) + "\n")
-        state = {name: value.cpu().contiguous() for name, value in self.state_dict().items()}
-        save_file(state, new / TENSORS)
-        (new / CARD).write_text(self._card(folder))
-        if folder.exists():
-            shutil.rmtree(folder)
-        return new.rename(folder)
+        with replacing(folder, FILES) as new:
+            config = {**self.about, "net": asdict(self.spec)}
+            (new / "config.json").write_text(json.dumps(config, indent=2) + "\n")
+            state = {name: value.cpu().contiguous() for name, value in self.state_dict().items()}
+            save_file(state, new / TENSORS)
+            (new / CARD).write_text(self._card(folder))
+        return folder
 
     @classmethod
     def from_pretrained(cls: type[Self], folder: str | Path, *, trust_code: bool = False) -> Self:
@@ -131,6 +122,39 @@ class Pretrained(nn.Module):
             classes=", ".join(names) if names else f"(B, {classes})" if classes else "(B, 5, 11)",
             usage=usage(folder.as_posix(), shape, getattr(self, "transformer", None) is not None),
         )
+
+
+@contextmanager
+def replacing(folder: Path, names: Collection[str]) -> Iterator[Path]:
+    """A new folder beside `folder`, which takes its place when it is filled: whole or not at all.
+
+    Killed at its worst moment, it leaves the old one aside, and the next call puts that back.
+
+    Raises:
+        ValueError: `folder` holds files of other names, which would be lost.
+    """
+    new, old = (folder.with_name(f".{folder.name}.{word}") for word in ("tmp", "old"))
+    if old.exists() and not folder.exists():
+        old.rename(folder)
+    others = {path.name for path in folder.iterdir()} - {*names} if folder.exists() else None
+    if others:
+        raise ValueError(
+            f"{folder} holds other files ({', '.join(sorted(others)[:3])}), which would be lost: "
+            "choose another folder"
+        )
+    shutil.rmtree(new, ignore_errors=True)
+    shutil.rmtree(old, ignore_errors=True)
+    new.mkdir(parents=True)
+    try:
+        yield new
+        if folder.exists():
+            folder.rename(old)
+        new.rename(folder)
+    finally:
+        if old.exists() and not folder.exists():
+            old.rename(folder)
+        shutil.rmtree(new, ignore_errors=True)
+        shutil.rmtree(old, ignore_errors=True)
 
 
 def usage(folder: str, shape: str, looks: bool) -> str:

@@ -5,10 +5,11 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from ..models import TENSORS, usage
-from ..training import write_atomically
+from ..models.pretrained import CARD, replacing
 from .catalog import RECIPES, experiment_of
+from .digits import Digits
 
-CARD = """\
+TEMPLATE = """\
 ---
 license: apache-2.0
 library_name: torch-stn
@@ -46,16 +47,19 @@ def publish_models(rows: Iterable[dict], runs: Path, models: Path) -> list[Path]
     """Publish each recipe's transformer net with the lowest held-out error; returns the folders.
 
     Args:
-        rows: published results. Those without a transformer net are passed over.
+        rows: published results. Those of other nets than transformer nets that name digits, which
+            the card speaks of, are passed over.
         runs: where their run folders stand; what is not there is passed over.
         models: gets a folder for each recipe.
+
+    Raises:
+        ValueError: such a folder holds other files than a published model has.
     """
     groups: dict[str, list[dict]] = {}
     for row in rows:
-        if (
-            "st-" in row["config"].get("net", {"name": ""})["name"]
-            and (_run_of(row, runs) / TENSORS).exists()
-        ):
+        made = experiment_of(row["config"])
+        named = isinstance(made, Digits) and "st-" in made.net.name
+        if named and (runs / made.folder_name / TENSORS).exists():
             groups.setdefault(row["recipe"], []).append(row)
     return [
         _publish(
@@ -68,28 +72,22 @@ def publish_models(rows: Iterable[dict], runs: Path, models: Path) -> list[Path]
     ]
 
 
-def _run_of(row: dict, runs: Path) -> Path:
-    return runs / experiment_of(row["config"]).folder_name
-
-
 def _publish(row: dict, tried: int, runs: Path, folder: Path) -> Path:
     """Weights and configuration as they are, and the card; whole or not at all."""
-    source, new = _run_of(row, runs), folder.with_name(f".{folder.name}.tmp")
-    shutil.rmtree(new, ignore_errors=True)
-    new.mkdir(parents=True)
-    for name in ("config.json", "results.json", TENSORS):
-        shutil.copyfile(source / name, new / name)
-    write_atomically(new / "README.md", card(row, tried, folder.as_posix()).encode())
-    if folder.exists():
-        shutil.rmtree(folder)
-    return new.rename(folder)
+    source = runs / experiment_of(row["config"]).folder_name
+    copied = ("config.json", "results.json", TENSORS)
+    with replacing(folder, (*copied, CARD)) as new:
+        for name in copied:
+            shutil.copyfile(source / name, new / name)
+        (new / CARD).write_text(card(row, tried, folder.as_posix()))
+    return folder
 
 
 def card(row: dict, tried: int, folder: str) -> str:
     """The model card, every number from the run's results."""
     net, training = row["config"]["net"], row["config"]["training"]
     shape = ", ".join(map(str, net["shape"]))
-    return CARD.format(
+    return TEMPLATE.format(
         recipe=row["recipe"],
         model=row["model"],
         task=(RECIPES[row["recipe"]].__doc__ or "").strip().splitlines()[0],

@@ -18,11 +18,11 @@ from ..data import (
     load_mnist,
     split_mnist,
 )
-from ..evaluation import error_percent, in_chunks, logits_of, pose_spread
+from ..evaluation import in_chunks, logits_of, pose_spread
 from ..models import BASES, TENSORS, NetSpec, Network, build_model
 from ..training import Processes, TrainingConfig, theta_recorder, train, write_tensors
 from ..training.loop import Progress
-from .experiment import FROZEN_SEED, Experiment, Shown, told
+from .experiment import FROZEN_SEED, Experiment, Measured, Shown, measured, told
 
 TRAINING_DIGITS = 55_000
 BATCH = 128
@@ -118,9 +118,9 @@ class Digits(Experiment):
     def load(self) -> Splits:
         return split_mnist(load_mnist())
 
-    def evaluate(self, model: nn.Module, data: Splits, split: str, repeat: int) -> float:
+    def evaluate(self, model: nn.Module, data: Splits, split: str, repeat: int) -> Measured:
         chunks = frozen_digits(self.distortion, data, split, repeat)
-        return error_percent(model, ((chunk.images, chunk.labels) for chunk in chunks))
+        return measured(model, ((chunk.images, chunk.labels) for chunk in chunks))
 
     def shown(self, data: Splits) -> Shown:
         chunks = frozen_digits(self.distortion, data, "test", 0)

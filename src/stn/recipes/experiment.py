@@ -4,7 +4,7 @@ import json
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, fields, is_dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from .. import __version__
+from ..evaluation import error_percent
 from ..models import count_parameters
 from ..training import Processes, Trained, TrainingConfig, write_json
 from ..training.loop import Progress
@@ -21,6 +22,8 @@ MOST_SHOWN = 1000
 # Frozen sets are the same for every run, whatever its seed.
 FROZEN_SEED = 2015
 
+# What a start writes before the first step, beside config.json.
+BEGUN = {"config.json", "log.txt"}
 CODE = ("src/", "native/", "CMakeLists.txt", "pyproject.toml", "constraints.txt")
 
 
@@ -30,6 +33,13 @@ class Shown(NamedTuple):
     images: Tensor
     labels: Tensor
     names: tuple[str, ...]
+
+
+class Measured(NamedTuple):
+    """An error, and the number of images that it was measured on."""
+
+    error_percent: float
+    images: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,8 +86,8 @@ class Experiment:
         """The data to `run` on; says what to do where it is missing."""
         raise NotImplementedError
 
-    def evaluate(self, model: nn.Module, data: Any, split: str, repeat: int) -> float:
-        """The error, %, on the "held-out" or "test" images; of digits, on distortion `repeat`."""
+    def evaluate(self, model: nn.Module, data: Any, split: str, repeat: int) -> "Measured":
+        """The error on the "held-out" or "test" images; of digits, on distortion `repeat`."""
         raise ValueError(f"{self.recipe} has no error of this kind")
 
     def shown(self, data: Any) -> Shown:
@@ -171,10 +181,23 @@ def told(model: nn.Module, training: TrainingConfig, trained: Trained) -> dict:
     }
 
 
+def measured(model: nn.Module, chunks: Iterable[tuple[Tensor, Tensor]]) -> Measured:
+    """`error_percent`, with the number of images."""
+    counts = []
+
+    def counted() -> Iterator[tuple[Tensor, Tensor]]:
+        for images, labels in chunks:
+            counts.append(len(labels))
+            yield images, labels
+
+    return Measured(error_percent(model, counted()), sum(counts))
+
+
 def claim(folder: Path, experiment: Experiment) -> None:
     """Write config.json, or make sure that the one there says the same.
 
-    A choice that is not in it, as it was made by an older version, stood at its default.
+    A choice that is not in it, as it was made by an older version, stood at its default. Where no
+    step was trained, another experiment takes the folder.
 
     Raises:
         ValueError: it says something else, or cannot be read.
@@ -189,7 +212,10 @@ def claim(folder: Path, experiment: Experiment) -> None:
     except ValueError as error:
         raise ValueError(f"{path} is damaged ({error}); delete {folder}") from None
     changed = list(_differences(experiment, there))
-    if changed:
+    files = {file.name for file in folder.rglob("*") if file.is_file()}
+    if changed and "recipe" in there and files <= BEGUN:
+        write_json(path, asdict(experiment))
+    elif changed:
         raise ValueError(
             f"{folder} holds another experiment (it differs in {', '.join(changed)}); choose "
             "another --out, or delete it"

@@ -33,6 +33,7 @@ def imagenet(model: str, column: str, seed: int) -> Pictures:
         DataError: the shards are not there.
     """
     check_choice(model, IMAGENET_MODELS, "model")
+    check_choice(column, ("quick", "faithful"), "column")
     made = Pictures(
         recipe="imagenet",
         model=model,

@@ -33,7 +33,7 @@ from ..training import (
     write_tensors,
 )
 from ..training.loop import Progress
-from .experiment import MOST_SHOWN, Experiment, Shown, told
+from .experiment import MOST_SHOWN, Experiment, Measured, Shown, measured, told
 from .windows import part_hits
 
 TEST_SHARE, HELD_OUT_SHARE = 0.2, 0.1
@@ -91,16 +91,33 @@ class Pictures(Experiment):
         return self if lr is None else replace(self, training=replace(self.training, lr=lr))
 
     def load(self) -> PictureSets:
-        found = SOURCES[self.source](self)
+        return self._checked(SOURCES[self.source](self), self.data)
+
+    def load_from(self, data: str) -> PictureSets:
+        """Pictures of another place, to measure the error on.
+
+        What a folder does not set apart is all of it, but for what the run was trained on. If the
+        run's own folder is gone, this may be it, moved: then what training drew from it is.
+        """
+        if self.source != "folder":
+            return replace(self, data=data).load()
+        size, there = self.net.shape[1:], Path(self.place).expanduser().exists()
+        trained, chosen, reported = folder_sets(self.place if there else data, size, self.fit)
+        train, held_out, test = read_folder(data, size, fit=self.fit)
+        held_out = held_out or _without(train, trained, reported)
+        test = test or _without(train, trained, chosen)
+        return self._checked(sets_of(test, held_out, test, self.damaged, self.workers), data)
+
+    def _checked(self, found: PictureSets, data: str) -> PictureSets:
         if found.names != self.names:
             raise ValueError(
-                f"{self.data} has the classes {', '.join(found.names)}; the run was begun with "
+                f"{data} has the classes {', '.join(found.names)}; the run was begun with "
                 f"{', '.join(self.names)}"
             )
         return found
 
-    def evaluate(self, model: nn.Module, data: PictureSets, split: str, repeat: int) -> float:
-        return error_percent(model, (data.test if split == "test" else data.held_out)(0, 1))
+    def evaluate(self, model: nn.Module, data: PictureSets, split: str, repeat: int) -> Measured:
+        return measured(model, (data.test if split == "test" else data.held_out)(0, 1))
 
     def shown(self, data: PictureSets) -> Shown:
         pairs, count = [], 0
@@ -191,6 +208,16 @@ def folder_sets(place: str, size: tuple[int, ...], fit: str) -> tuple[ImageSet, 
     if held_out is None:
         train, held_out = train.split(HELD_OUT_SHARE)
     return train, held_out, test
+
+
+def _without(pictures: ImageSet, *others: ImageSet) -> ImageSet:
+    """Those that are in none of the others, by their files."""
+    seen = {example.path.resolve() for other in others for example in other.examples}
+    files = enumerate(example.path.resolve() for example in pictures.examples)
+    rows = [row for row, file in files if file not in seen]
+    if not rows:
+        raise ValueError(f"the run has seen all {len(pictures)} images there: name another place")
+    return pictures.subset(rows)
 
 
 def _of_folder(made: Pictures) -> PictureSets:

@@ -1,8 +1,7 @@
 """Naming single pictures by a trained network, and where it looked."""
 
 import math
-from collections.abc import Callable, Iterator, Sequence
-from functools import partial
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -11,10 +10,11 @@ from torch import Tensor, nn
 
 from .. import coords
 from ..data import read_picture, to_canvas
+from ..data.pictures import picture_size, read_shown
 from ..models import NetSpec, load_model, read_config, read_spec
-from ..viz import Examples, answer, collect_examples, draw_examples, inspect
-
-SHOWN_PX = 512  # longest side of the pictures that are drawn
+from ..models.folder import class_names
+from ..viz import Examples, collect_examples, draw_examples
+from ..viz.overlays import answer, inspect, untaken
 
 
 class Prediction(NamedTuple):
@@ -53,7 +53,7 @@ def predict(
     channels, *size = spec.shape
     if channels not in (1, 3):
         raise ValueError(f"{folder} looks at {channels} channels, image files have 1 or 3")
-    names = tuple(config.get("names") or map(str, range(config["net"]["classes"])))
+    names = class_names(config, spec)
     fit = config.get("fit", "pad")
     for path in pictures:
         canvas = read_picture(path, size, channels, fit).unsqueeze(0).float() / 255
@@ -61,21 +61,19 @@ def predict(
             chances = model(canvas)[0].softmax(-1)
         chosen = chances.argmax(-1)
         seen = collect_examples(model, canvas, chosen.unsqueeze(0), 1, names)
-        whole = read_picture(path, None, channels)
-        place = partial(_on_the_picture, canvas=tuple(size), size=tuple(whole.shape[1:]), fit=fit)
+        place = _Place(tuple(size), picture_size(path), fit, seen.align_corners)
         grids = None
         if seen.grids is not None:
-            px = coords.to_pixels(seen.grids, size, seen.align_corners) + 0.5
-            grids = (2 * place(px) - 1).float()
+            grids = coords.to_normalized(place(seen.grids), place.size, False).float()
         told = {
             "image": str(path),
             "label": answer(chosen, names),
             "probability": float(seen.confidence[0]),
             "probabilities": _by_name(chances, names),
-            "regions": _regions(model, canvas, place, tuple(whole.shape[1:])),
+            "regions": _regions(model, canvas, place),
         }
-        shown = _shrunk(whole)
-        yield Prediction(told, seen._replace(inputs=shown.unsqueeze(0), grids=grids))
+        shown = read_shown(path, channels).unsqueeze(0).float() / 255
+        yield Prediction(told, seen._replace(inputs=shown, grids=grids, align_corners=False))
 
 
 def draw_prediction(prediction: Prediction, folder: Path, taken: set[Path]) -> Path:
@@ -85,11 +83,7 @@ def draw_prediction(prediction: Prediction, folder: Path, taken: set[Path]) -> P
     """
     folder.mkdir(parents=True, exist_ok=True)
     source = Path(prediction.told["image"])
-    path, number = folder / f"{source.stem}.png", 1
-    while path in taken:
-        number += 1
-        path = path.with_name(f"{source.stem}-{number}.png")
-    taken.add(path)
+    path = untaken(folder / f"{source.stem}.png", taken)
     draw_examples(prediction.seen, path, source.name)
     return path
 
@@ -100,43 +94,34 @@ def _by_name(chances: Tensor, names: Sequence[str]) -> dict | list:
     return dict(zip(names, chances.tolist(), strict=True))
 
 
-def _on_the_picture(px: Tensor, canvas: tuple[int, ...], size: tuple[int, ...], fit: str) -> Tensor:
-    """Points of the canvas, px, as shares of the picture itself, which may be larger or oblong."""
-    height, width = size
-    ends = torch.tensor([[0.0, 0.0], [width, height]])
-    low, high = to_canvas(ends, (height, width), canvas, fit)
-    return (px - low) / (high - low)
+class _Place(NamedTuple):
+    """How the canvas, seen in coordinates of `align_corners`, lies on a picture of `size`."""
+
+    canvas: tuple[int, ...]
+    size: tuple[int, int]
+    fit: str
+    align_corners: bool
+
+    def __call__(self, points: Tensor) -> Tensor:
+        """Points of the canvas, normalised, as px of the picture from its first pixel's centre."""
+        height, width = self.size
+        ends = torch.tensor([[0.0, 0.0], [width, height]])
+        low, high = to_canvas(ends, self.size, self.canvas, self.fit)
+        px = coords.to_pixels(points, self.canvas, self.align_corners) + 0.5
+        return (px - low) / (high - low) * ends[1] - 0.5
 
 
 @torch.no_grad()
-def _regions(
-    model: nn.Module,
-    canvas: Tensor,
-    place: Callable[[Tensor], Tensor],
-    size: tuple[int, ...],
-) -> list[list[list[float] | None]]:
-    """The corners of every window, px of the picture of `size`."""
+def _regions(model: nn.Module, canvas: Tensor, place: _Place) -> list[list[list[float] | None]]:
+    """The corners of every window, px of the picture from its outer edge."""
     seen = inspect(model, canvas)
     if seen is None:
         return []
     theta = seen.theta[0]
     square = torch.tensor([[-1.0, -1], [1, -1], [1, 1], [-1, 1]])
     corners = seen.transform.map_points(theta.view(-1, theta.shape[-1]), square)
-    height, width = canvas.shape[-2:]
-    share = place((corners + 1) / 2 * torch.tensor([width, height]))
-    px = (share * torch.tensor([size[1], size[0]])).round(decimals=2)
+    px = (place(corners) + 0.5).round(decimals=2)
     return [
         [point if all(map(math.isfinite, point)) else None for point in window]
         for window in px.tolist()
     ]
-
-
-def _shrunk(picture: Tensor) -> Tensor:
-    image = picture.float() / 255
-    longest = max(image.shape[1:])
-    if longest <= SHOWN_PX:
-        return image
-    size = [max(1, round(n * SHOWN_PX / longest)) for n in image.shape[1:]]
-    return torch.nn.functional.interpolate(
-        image.unsqueeze(0), size, mode="bilinear", antialias=True
-    )[0]

@@ -48,14 +48,29 @@ TABLES["stand-ins"] = [
 ]
 
 
-def queue_of(table: str, column: str, seeds: int) -> list[Experiment]:
+# What a table's cells are run in, by default in the first.
+COLUMNS_OF = dict.fromkeys(TABLES, ("faithful", "quick", "best")) | {
+    "volumes": ("faithful", "quick"),
+    "stand-ins": ("quick",),
+    "ablations": ("ablation",),
+}
+
+
+def queue_of(table: str, column: str | None, seeds: int) -> list[Experiment]:
     """All runs of a table, one seed of every cell before the second of any.
 
     The quick column leaves out the convolutional nets of digits, which do not part from their twins
-    in minutes. The best column has one network for each set that the table is about; ablations have
-    a column of their own.
+    in minutes. The best column has one network for each set that the table is about. None is the
+    first that the table has.
+
+    Raises:
+        ValueError: no such table, or it has no such column.
     """
-    check_choice(table, (*TABLES, "ablations"), "table")
+    check_choice(table, tuple(COLUMNS_OF), "table")
+    columns = COLUMNS_OF[table]
+    column = column or columns[0]
+    if column not in columns:
+        raise ValueError(f"{table} has no column {column!r}; it has {', '.join(columns)}")
     if table == "ablations":
         return [ablation(variant, seed) for seed in range(seeds) for variant in ABLATIONS]
     cells = TABLES[table]

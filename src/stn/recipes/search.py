@@ -49,8 +49,11 @@ class Search:
     def common(self, features: Tensor) -> Tensor:
         """Places (N, 2) of the windows that look most alike, beginning from features (N, F)."""
         rows = torch.arange(len(self.features), device=features.device)
-        mean, best = features.detach().mean(0), rows
-        for _ in range(ROUNDS):
-            best = ((self.features - self.background) @ (mean - self.background)).argmax(1)
-            mean = self.features[rows, best].mean(0)
+        best = self._most_like(features.detach().mean(0))
+        for _ in range(ROUNDS - 1):
+            best = self._most_like(self.features[rows, best].mean(0))
         return self.places[best]
+
+    def _most_like(self, wanted: Tensor) -> Tensor:
+        """Of every image, the window whose features are most like those (F,) that are wanted."""
+        return ((self.features - self.background) @ (wanted - self.background)).argmax(1)

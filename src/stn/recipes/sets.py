@@ -3,11 +3,17 @@
 import json
 import shutil
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
-from ..data import DataError, load_mnist, unpack, write_creatures, write_shards
-from ..data import write_street_numbers as write_numbers
+from ..data import (
+    DataError,
+    load_mnist,
+    unpack,
+    write_creatures,
+    write_shards,
+    write_street_numbers,
+)
 from ..data.archives import sha256_of
 from ..training import write_json
 from .paper_pictures import CREATURE_PX
@@ -97,24 +103,14 @@ def made(name: str, target: Path, count: int | None) -> Path:
     """
     if count is not None and count < 1:
         raise ValueError(f"count must be at least 1, got {count}")
-    makers: dict[str, Callable[[], object]] = {
-        "street-numbers": lambda: _street_numbers(target, count or 20_000),
-        "creatures": lambda: _creatures(target, count or 9_000),
-    }
-    makers[name]()
-    return target
-
-
-def _street_numbers(target: Path, count: int) -> None:
-    write_numbers(target, {"train": count, "test": max(1, count // 5)})
-
-
-def _creatures(target: Path, count: int) -> None:
-    mnist = load_mnist()
+    if name == "street-numbers":
+        count = count or 20_000
+        return write_street_numbers(target, {"train": count, "test": max(1, count // 5)})
+    count, mnist = count or 9_000, load_mnist()
     images, labels = mnist.train_images, mnist.train_labels
     heads, wings = labels < 4, (labels >= 4) & (labels < 8)
     parts = (images[heads], labels[heads]), (images[wings], labels[wings])
-    write_creatures(
+    return write_creatures(
         target, *parts, count=count + count // 3, side_px=CREATURE_PX, test_share=TEST_SHARE
     )
 

@@ -3,7 +3,7 @@
 from .checkpoint import CheckpointError, write_atomically, write_json, write_tensors
 from .config import TrainingConfig
 from .frames import Frames, read_frames, theta_recorder
-from .loop import Interrupted, Trained, train
+from .loop import Interrupted, Trained, read_metrics, train
 from .processes import Processes, ProcessLost
 
 __all__ = [
@@ -15,6 +15,7 @@ __all__ = [
     "Trained",
     "TrainingConfig",
     "read_frames",
+    "read_metrics",
     "theta_recorder",
     "train",
     "write_atomically",

@@ -1,5 +1,6 @@
 """What a transformer picks for the same few images all along a training, to be looked at later."""
 
+import warnings
 from collections.abc import Callable, Iterable
 from functools import cached_property
 from pathlib import Path
@@ -19,7 +20,7 @@ HeldOut = Callable[[int, int], Iterable[tuple[Tensor, Tensor]]]  # as in the loo
 class Frames(NamedTuple):
     """A training, moment by moment.
 
-    steps: (T,), ascending, from 0 before the first.
+    steps: (T,), ascending, from 0 before the first, unless the file was damaged on the way.
     theta: (T, N, P), or (T, N, K, P) of transformers in parallel, for the same N held-out images.
     images: the first few of those, (n, C, *S) in [0, 1].
     """
@@ -67,7 +68,7 @@ class ThetaRecorder:
     """Adds a frame to `folder`/frames.safetensors at each call.
 
     Frames of this step and later ones, of a training that was cut off behind its last checkpoint,
-    are replaced. No random number is drawn.
+    are replaced. A damaged file begins anew, with a warning. No random number is drawn.
     """
 
     def __init__(self, held_out: HeldOut, folder: Path):
@@ -89,7 +90,7 @@ class ThetaRecorder:
         finally:
             model.train(was_training)
         steps, thetas = torch.tensor([step]), theta.unsqueeze(0)
-        earlier = read_frames(self.folder) if step else None
+        earlier = self._earlier() if step else None
         if earlier is not None:
             kept = earlier.steps < step
             steps = torch.cat([earlier.steps[kept], steps])
@@ -97,3 +98,11 @@ class ThetaRecorder:
         shown = (self.images[:KEPT].clamp(0, 1) * 255).round().byte()
         found = {"steps": steps, "theta": thetas, "images": shown}
         write_tensors(self.folder / FRAMES, found)
+
+    def _earlier(self) -> Frames | None:
+        try:
+            return read_frames(self.folder)
+        except ValueError:
+            path = self.folder / FRAMES
+            warnings.warn(f"{path} is damaged; it begins anew, the training goes on", stacklevel=3)
+            return None

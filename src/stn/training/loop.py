@@ -17,6 +17,7 @@ from .config import TrainingConfig, lr_factor, make_optimizer
 from .processes import Processes
 
 Batch = tuple[Tensor, Tensor]
+METRICS = "metrics.jsonl"
 
 
 # Training images and labels without end: (start, part, parts) -> from step `start` on, of every
@@ -29,7 +30,7 @@ HeldOut = Callable[[int, int], Iterable[Batch]]
 
 # Told of every step: (step, steps, message). `rich` or nothing stands behind it.
 Progress = Callable[[int, int, str], object]
-# Looks on before the first step and at every evaluation, in the main process: (step, network).
+# Looks on at the start and after every checkpoint, in the main process: (step, network).
 Watch = Callable[[int, nn.Module], object]
 
 
@@ -98,13 +99,13 @@ def train(
     start, best = (found.step, found.best) if found else (0, {})
     record = found.progress if found else {"best_error": None, "best_step": 0, "seconds": 0.0}
     saved = start
-    metrics = _Metrics(folder / "metrics.jsonl", start) if processes.is_main else None
+    metrics = _Metrics(folder, start) if processes.is_main else None
     clock = time.monotonic() - record["seconds"]
     losses: list[Tensor] = []
     shares = iter(batches(start, processes.rank, processes.count))
     watch = watch if processes.is_main else None
-    if watch is not None and start == 0:
-        watch(0, inner)
+    if watch is not None:
+        watch(start, inner)  # again, if a kill came between a checkpoint and its look
 
     with _interrupts() as stop:
         for step in range(start, config.steps):
@@ -145,8 +146,6 @@ def train(
                     record |= {"best_error": error, "best_step": done}
                     best = {name: t.detach().clone() for name, t in inner.state_dict().items()}
                 record["seconds"] = time.monotonic() - clock
-                if watch is not None:
-                    watch(done, inner)
                 if metrics is not None:
                     metrics.add(
                         step=done,
@@ -158,6 +157,8 @@ def train(
                     )
                     state = Checkpoint(done, best, record)
                     save_checkpoint(folder / "checkpoint", inner, optimizer, state)
+                if watch is not None:
+                    watch(done, inner)
                 saved = done
             if progress is not None:
                 shown = record["best_error"]
@@ -178,22 +179,37 @@ def _cut(images: Tensor, labels: Tensor, parts: int) -> Iterator[Batch]:
 class _Metrics:
     """metrics.jsonl, cut back to the step that training continues from."""
 
-    def __init__(self, path: Path, step: int):
-        self.path = path
-        lines = path.read_text().splitlines() if path.exists() else []
-        kept = [line for line in lines if _step_of(line) <= step]
-        write_atomically(path, "".join(line + "\n" for line in kept).encode())
+    def __init__(self, folder: Path, step: int):
+        self.path = folder / METRICS
+        kept = [values for values in read_metrics(folder) if values["step"] <= step]
+        write_atomically(self.path, "".join(map(_line, kept)).encode())
 
     def add(self, **values: float) -> None:
         with self.path.open("a") as file:
-            file.write(json.dumps(values) + "\n")
+            file.write(_line(values))
 
 
-def _step_of(line: str) -> float:
-    try:
-        return json.loads(line)["step"]
-    except (ValueError, KeyError):
-        return float("inf")  # half a line, cut off by a kill
+def _line(values: dict) -> str:
+    return json.dumps(values) + "\n"
+
+
+def read_metrics(folder: Path) -> list[dict]:
+    """The lines of a run's metrics.jsonl, but for half a last one, cut off by a kill.
+
+    Raises:
+        ValueError: another line is damaged.
+    """
+    path, found = folder / METRICS, []
+    lines = path.read_text().splitlines() if path.exists() else []
+    for number, line in enumerate(lines, start=1):
+        try:
+            found.append(json.loads(line))
+        except ValueError as error:
+            if number < len(lines):
+                raise ValueError(
+                    f"{path} is damaged in line {number} ({error}); delete that line"
+                ) from None
+    return found
 
 
 class _Stop:

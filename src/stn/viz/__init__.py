@@ -7,11 +7,8 @@ from .film import diagnosed, make_film
 from .flow import flow_colors, flow_of, flow_wheel
 from .overlays import (
     Examples,
-    answer,
     collect_examples,
     draw_examples,
-    inspect,
-    read_answers,
     region_outline,
 )
 from .report import RunView, write_report
@@ -22,7 +19,6 @@ __all__ = [
     "RunView",
     "Survey",
     "animate_warp",
-    "answer",
     "collect_examples",
     "diagnosed",
     "draw_control_points",
@@ -34,10 +30,8 @@ __all__ = [
     "flow_of",
     "flow_wheel",
     "grid_picture",
-    "inspect",
     "log_transformer",
     "make_film",
-    "read_answers",
     "region_outline",
     "side_by_side",
     "survey",

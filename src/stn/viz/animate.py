@@ -46,7 +46,9 @@ def grid_picture(
         raise ValueError(f"a picture is of two dimensions, got {transform!r}; draw a slice")
     pixels = displayable(image)
     size = pixels.shape[:2]
-    lines = grid_lines(transform, one_row(theta), size, cells, align_corners=align_corners)
+    lines = grid_lines(
+        transform, one_row(transform, theta), size, cells, align_corners=align_corners
+    )
     return over(pixels, [(line[0], color) for line in lines])
 
 
@@ -145,7 +147,6 @@ def animate_warp(
         raise ValueError(f"thetas must be (T, P), T at least 1, got {tuple(thetas.shape)}")
     if not frame_s > 0:
         raise ValueError(f"frame_s must be above 0, got {frame_s}")
-    thetas = thetas.detach().cpu()
     outputs = warped(image, transform, thetas, size, padding_mode, align_corners)
     frames = []
     for theta, output in zip(thetas, outputs, strict=True):

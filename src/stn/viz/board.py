@@ -8,8 +8,8 @@ from torch import Tensor, nn
 
 from ..nn import WarpResult, diagnose
 from .animate import enlarged, over, side_by_side
-from .overlays import REGIONS, flat, inspect, outputs_of, region_outline
-from .pictures import displayable
+from .overlays import flat, inspect, outputs_of, region_outline
+from .pictures import REGIONS, displayable
 from .survey import theta_names
 
 SHOWN = 6  # images

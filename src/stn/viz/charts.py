@@ -9,6 +9,7 @@ WIDTH, HEIGHT = 400, 270
 LEFT, RIGHT, TOP, BOTTOM = 44, 12, 12, 40
 SMALL_WIDTH, SMALL_HEIGHT, BARS = 140, 60, 28
 COLOURS, DASHES = 8, 4
+MOST_LINES = COLOURS * DASHES  # in a chart
 # Longer lines have no marks at their points.
 MARKED = 60
 
@@ -21,8 +22,8 @@ class Line(NamedTuple):
 
 
 def series_class(index: int) -> str:
-    """Classes of the index-th line: a colour and a dash, so that colour is not the only mark."""
-    return f"c{index % COLOURS} d{index % DASHES}"
+    """Classes of the index-th line, a colour and a dash; those of `MOST_LINES` differ."""
+    return f"c{index % COLOURS} d{(index + index // COLOURS) % DASHES}"
 
 
 def legend(names: Sequence[str]) -> str:

@@ -10,14 +10,14 @@ from torch import Tensor
 from .. import coords
 from ..transforms import Transform
 from ..warp import warp
-from .flow import one_row
-from .pictures import CELLS, displayable, grid_lines, margin_for, polylines
+from .flow import beside, one_row
+from .pictures import CELLS, REGIONS, displayable, grid_lines, margin_for, polylines
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 Image = Tensor | np.ndarray
-ORANGE, BLUE = "#ffb000", "#56b4e9"
+ORANGE, BLUE = REGIONS[:2]
 ARROWS = 20  # along the longer side
 
 
@@ -58,7 +58,9 @@ def draw_grid(
         23
     """
     ax, size = _show(image, transform, ax)
-    lines = grid_lines(transform, one_row(theta), size, cells, align_corners=align_corners)
+    lines = grid_lines(
+        transform, one_row(transform, theta), size, cells, align_corners=align_corners
+    )
     for line in lines:
         for piece in polylines(line[0], size):
             ax.plot(*zip(*piece, strict=True), color=color, linewidth=1.0)
@@ -102,9 +104,9 @@ def draw_control_points(
             f"{transform!r} has no control points; draw_grid draws the warps of every family"
         )
     ax, size = _show(image, transform, ax)
-    row = one_row(theta)
+    row = one_row(transform, theta)
     source = transform.map_points(row, nodes.to(torch.promote_types(row.dtype, torch.float32)))[0]
-    here, there = (coords.to_pixels(p, size, align_corners) for p in (nodes, source))
+    here, there = (coords.to_pixels(p.cpu(), size, align_corners) for p in (nodes, source))
     x, y = here.T.numpy()
     u, v = (there - here).T.numpy()
     ax.quiver(x, y, u, v, angles="xy", scale_units="xy", scale=1, color=color, width=0.005)
@@ -189,7 +191,8 @@ def draw_warp(
     """
     left, right = axes or _two_axes()
     draw_grid(image, transform, theta, left, align_corners=align_corners)
-    out = warped(image, transform, one_row(theta), size, padding_mode, align_corners)[0]
+    row = one_row(transform, theta)
+    out = warped(image, transform, row, size, padding_mode, align_corners)[0]
     _imshow(right, out)
     right.set_axis_off()
     return left, right
@@ -203,17 +206,18 @@ def warped(
     padding_mode: str,
     align_corners: bool,
 ) -> Tensor:
-    """One image under each row of theta (T, P), as (T, C, h, w)."""
+    """One image under each row of theta (T, P), as (T, C, h, w) on the CPU."""
+    theta = beside(transform, theta)
     pixels = torch.from_numpy(displayable(image)).float() / 255
     pixels = pixels.movedim(-1, 0) if pixels.dim() == 3 else pixels.unsqueeze(0)
     return warp(
-        pixels.unsqueeze(0),
+        pixels.unsqueeze(0).to(theta.device),
         transform,
         theta.float().unsqueeze(0),
         size,
         padding_mode=padding_mode,
         align_corners=align_corners,
-    )[0]
+    )[0].cpu()
 
 
 def _two_axes() -> "tuple[Axes, Axes]":

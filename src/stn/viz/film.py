@@ -12,13 +12,13 @@ from ..nn.transformer import Transformer
 from ..training.frames import Frames
 from .charts import short_number
 from .pictures import (
-    REGION_COLORS,
     displayable,
     grid_lines,
     image_address,
     margin_for,
     path_of,
     picture,
+    region_class,
 )
 from .survey import DIAGNOSED
 
@@ -52,7 +52,7 @@ def diagnosed(layer: Transformer, frames: Frames, samples_per_step: int) -> list
     """
     lines = []
     for step, theta in zip(frames.steps.tolist(), frames.theta, strict=True):
-        found = diagnose(layer.composed(), theta, DIAGNOSED)
+        found = diagnose(layer.composed(), theta, DIAGNOSED, layer.align_corners)
         lines.append(
             {
                 "samples_seen": step * samples_per_step,
@@ -134,7 +134,7 @@ def film_section(film: Film, samples_per_step: int) -> str:
 def _tile(film: Film, i: int, margin: float) -> str:
     image, moments = film.images[i], len(film.steps)
     paths = "".join(
-        f'<path class="{kind} of-{k % REGION_COLORS}" transform="scale(.1)" d="{own[-1]}"/>'
+        f'<path class="{kind} {region_class(k)}" transform="scale(.1)" d="{own[-1]}"/>'
         for k, own in enumerate(film.paths[i])
         for kind in ("halo", "bent")
     )
@@ -147,6 +147,6 @@ def _strip(strip: Tensor, moments: int) -> str:
     one = height // moments
     return (
         f'<svg class="picture strip" viewBox="0 {height - one} {width} {one}" role="img" '
-        f'aria-label="What the transformer made of it"><image href="{image_address(strip)}" '
-        f'width="{width}" height="{height}"/></svg>'
+        f'aria-label="What the transformer made of it"><image class="pixels" '
+        f'href="{image_address(strip)}" width="{width}" height="{height}"/></svg>'
     )

@@ -1,5 +1,6 @@
 """Flow: what a warp moves, pixel by pixel, and the colours in which it is shown."""
 
+import itertools
 from collections.abc import Sequence
 
 import numpy as np
@@ -15,9 +16,15 @@ COLOURS = np.array([[1, 0, 0], [1, 1, 0], [0, 1, 0], [0, 1, 1], [0, 0, 1], [1, 0
 PLACES, ROUND = (0, 15, 21, 25, 36, 49, 55), 55
 
 
-def one_row(theta: Tensor) -> Tensor:
-    """theta of one image, (P,) or (1, P), as (1, P)."""
-    rows = torch.as_tensor(theta).detach().cpu()
+def beside(transform: Transform, theta: Tensor) -> Tensor:
+    """theta on the device of the transform's Parameters and constants; without any, on the CPU."""
+    state = itertools.chain(transform.parameters(), transform.buffers(), [torch.empty(0)])
+    return theta.detach().to(next(state).device)
+
+
+def one_row(transform: Transform, theta: Tensor) -> Tensor:
+    """theta of one image, (P,) or (1, P), as (1, P), where the transform is."""
+    rows = beside(transform, torch.as_tensor(theta))
     rows = rows.unsqueeze(0) if rows.dim() == 1 else rows
     if rows.dim() != 2 or len(rows) != 1:
         raise ValueError(
@@ -48,7 +55,8 @@ def flow_of(
         tensor([2., 0.], dtype=torch.float64)
     """
     size = check_size(size, transform.dim)
-    source = transform.places(one_row(theta), size, align_corners).pixels(size)[0]
+    places = transform.places(one_row(transform, theta), size, align_corners)
+    source = places.pixels(size)[0].cpu()
     return source - coords.identity_pixels(size, size, align_corners, None).view(*size, -1)
 
 

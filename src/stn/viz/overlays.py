@@ -2,6 +2,7 @@
 
 import io
 import itertools
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -13,7 +14,7 @@ from .. import coords
 from ..evaluation import logits_of
 from ..nn import WarpResult
 from ..training.checkpoint import write_atomically
-from .pictures import displayable, margin_for, polylines
+from .pictures import REGIONS, displayable, margin_for, polylines
 
 COLUMNS = 10
 KINDS = {
@@ -22,7 +23,6 @@ KINDS = {
     "best": "Lowest loss: the best",
 }
 RIGHT, WRONG = "#1a1c1e", "#b3261e"
-REGIONS = ("#ffb000", "#56b4e9", "#e377c2", "#7fc97f")  # one transformer after the other
 
 
 class Examples(NamedTuple):
@@ -168,6 +168,16 @@ def outlines_of(examples: Examples) -> Tensor | None:
     return torch.stack(lines).unflatten(0, examples.grids.shape[:2])
 
 
+def untaken(path: Path, taken: set[Path]) -> Path:
+    """The path, numbered if it is among those that are `taken`, to which it is added."""
+    first, number = path, 1
+    while path in taken:
+        number += 1
+        path = first.with_stem(f"{first.stem}-{number}")
+    taken.add(path)
+    return path
+
+
 def draw_examples(examples: Examples, path: Path, title: str) -> None:
     """Write a PNG: each example a column, the input with the regions above, the outputs below.
 
@@ -185,7 +195,7 @@ def draw_examples(examples: Examples, path: Path, title: str) -> None:
     figure = Figure(
         figsize=(max(1.15 * columns, 4), blocks * (1.15 * deep + 0.45) + 0.4), layout="constrained"
     )
-    figure.suptitle(title, fontsize=11)
+    figure.suptitle(title, fontsize=11, parse_math=False)
     axes = figure.subplots(blocks * deep, columns, squeeze=False)
     for axis in axes.flat:
         axis.set_axis_off()
@@ -199,6 +209,7 @@ def draw_examples(examples: Examples, path: Path, title: str) -> None:
             f"{text}\n{100 * float(examples.confidence[i]):.0f} %",
             fontsize=8,
             color=RIGHT if true == read else WRONG,
+            parse_math=False,
         )
         for k, output in enumerate(examples.outputs[i]):
             if outlines is not None:
@@ -226,7 +237,7 @@ def _choose(truth: Tensor, count: int) -> dict[str, list[int]]:
     """Of each of `KINDS` the indices; `truth` is the log of the true answer's probability."""
     count = min(count, len(truth))
     each = count // 3
-    order = truth.cpu().argsort(stable=True).tolist()
+    order = truth.nan_to_num(-math.inf).cpu().argsort(stable=True).tolist()  # NaN is the worst
     worst, best = order[:each], order[len(order) - each :][::-1]
     taken = {*worst, *best}
     drawn = torch.randperm(len(truth), generator=torch.Generator().manual_seed(0)).tolist()

@@ -15,10 +15,12 @@ from ..transforms import Transform
 
 # Lines are cut this many image sizes outside the image.
 FAR = 4.0
-REGION_COLORS = 4  # in page.html: .of-0, .of-1, …
+REGIONS = ("#ffb000", "#56b4e9", "#e377c2", "#7fc97f")  # one transformer after the other
+REGION_STYLE = "\n".join(f".of-{k} {{ --own: {color}; }}" for k, color in enumerate(REGIONS))
 # Room around an image for lines that leave it, in image sizes.
 LEAST_MARGIN, LARGEST_MARGIN = 0.06, 0.2
 PHOTO_PX = 64 * 64  # coloured images of more pixels are JPEG
+SMALL_PX = 128  # longer side up to which images are shown pixel by pixel
 CELLS = 10  # of the drawn grid, along each axis
 
 
@@ -45,9 +47,13 @@ def displayable(image: Tensor | np.ndarray) -> np.ndarray:
 
 def image_address(image: Tensor | np.ndarray) -> str:
     """An image as a data: address, PNG, or JPEG if it is a photo."""
+    return _address(displayable(image))
+
+
+def _address(pixels: np.ndarray) -> str:
     from PIL import Image
 
-    pixels, buffer = displayable(image), io.BytesIO()
+    buffer = io.BytesIO()
     photo = pixels.ndim == 3 and pixels.size > 3 * PHOTO_PX
     kind, options = ("jpeg", {"quality": 85}) if photo else ("png", {"optimize": True})
     Image.fromarray(pixels).save(buffer, format=kind, **options)
@@ -55,12 +61,22 @@ def image_address(image: Tensor | np.ndarray) -> str:
 
 
 def image_tag(image: Tensor | np.ndarray, alt: str) -> str:
-    """An <img> that shows every pixel."""
-    height, width = displayable(image).shape[:2]
+    """An <img>."""
+    pixels = displayable(image)
+    height, width = pixels.shape[:2]
     return (
-        f'<img src="{image_address(image)}" width="{width}" height="{height}" '
-        f'alt="{html.escape(alt)}">'
+        f'<img class="{_rendering(pixels)}" src="{_address(pixels)}" width="{width}" '
+        f'height="{height}" alt="{html.escape(alt)}">'
     )
+
+
+def _rendering(pixels: np.ndarray) -> str:
+    return "pixels" if max(pixels.shape[:2]) <= SMALL_PX else "smooth"
+
+
+def region_class(k: int) -> str:
+    """Of all that belongs to the k-th transformer; `REGION_STYLE` gives it its colour."""
+    return f"of-{k % len(REGIONS)}"
 
 
 def polylines(outline: Tensor, size: Sequence[int]) -> list[list[tuple[float, float]]]:
@@ -104,7 +120,7 @@ def grid_lines(
     valid = transform.valid_at(theta, nodes.to(source.dtype).unsqueeze(0))
     if valid is not None:
         source = torch.where(valid.unsqueeze(-1), source, torch.nan)
-    px = coords.to_pixels(source, size, align_corners).unflatten(1, (fine, fine))
+    px = coords.to_pixels(source.cpu(), size, align_corners).unflatten(1, (fine, fine))
     shown = range(0, fine, per_cell)
     return [*(px[:, i] for i in shown), *(px[:, :, i] for i in shown)]
 
@@ -135,29 +151,44 @@ def margin_for(outlines: Tensor, size: Sequence[int]) -> float:
 
 def picture(image: Tensor | np.ndarray, margin: float, over: str, alt: str) -> str:
     """An inline SVG of an image and what is drawn over it, in px, with room around it."""
-    height, width = displayable(image).shape[:2]
-    box = (-0.5 - margin, -0.5 - margin, width + 2 * margin, height + 2 * margin)
-    return (
-        f'<svg class="picture" viewBox="{" ".join(f"{v:.2f}" for v in box)}" role="img" '
-        f'aria-label="{html.escape(alt)}"><image href="{image_address(image)}" x="-0.5" y="-0.5" '
-        f'width="{width}" height="{height}"/>{over}</svg>'
+    pixels = displayable(image)
+    height, width = pixels.shape[:2]
+    content = (
+        f'<image class="{_rendering(pixels)}" href="{_address(pixels)}" x="-0.5" y="-0.5" '
+        f'width="{width}" height="{height}"/>{over}'
     )
+    told = f'role="img" aria-label="{html.escape(alt)}"'
+    return (
+        f'<svg class="picture" viewBox="{view_box((height, width), margin)}" {told}>{content}</svg>'
+    )
+
+
+def view_box(size: Sequence[int], margin: float) -> str:
+    """Of an SVG in px of an image of `size`, with room around it."""
+    height, width = size
+    box = (-0.5 - margin, -0.5 - margin, width + 2 * margin, height + 2 * margin)
+    return " ".join(f"{v:.2f}" for v in box)
+
+
+def line_tags(line: Tensor, size: Sequence[int], kind: str) -> str:
+    """A line (M, 2), px, on an image of `size`, as SVG of the class `kind`."""
+    pieces = (" ".join(f"{x:.2f},{y:.2f}" for x, y in piece) for piece in polylines(line, size))
+    return "".join(f'<polyline class="{kind}" points="{piece}"/>' for piece in pieces)
+
+
+def region_tags(outline: Tensor, size: Sequence[int], k: int) -> str:
+    """The k-th transformer's outline (M, 2), px, as SVG, with a dot where it starts."""
+    kinds = ("halo", f"region {region_class(k)}")
+    tags = "".join(line_tags(outline, size, kind) for kind in kinds)
+    x, y = outline[0].tolist()
+    if not (np.isfinite(x) and np.isfinite(y)):
+        return tags
+    dot = f'cx="{x:.2f}" cy="{y:.2f}" r="{0.03 * max(size):.2f}"'
+    return f'{tags}<circle class="start {region_class(k)}" {dot}/>'
 
 
 def image_with_regions(image: Tensor, outlines: Tensor, margin: float, alt: str) -> str:
     """An inline SVG: the image, outlines (K, M, 2) in px over it, a dot where each starts."""
-    height, width = image.shape[-2:]
-    parts = []
-    for k, outline in enumerate(outlines):
-        number = f"of-{k % REGION_COLORS}"
-        for piece in polylines(outline, (height, width)):
-            points = " ".join(f"{x:.2f},{y:.2f}" for x, y in piece)
-            parts += [
-                f'<polyline class="{kind}" points="{points}"/>'
-                for kind in ("halo", f"region {number}")
-            ]
-        if bool(outline[0].isfinite().all()):
-            x, y = outline[0].tolist()
-            dot = f'cx="{x:.2f}" cy="{y:.2f}" r="{0.035 * max(height, width):.2f}"'
-            parts.append(f'<circle class="start {number}" {dot}/>')
-    return picture(image, margin, "".join(parts), alt)
+    size = image.shape[-2:]
+    over = "".join(region_tags(outline, size, k) for k, outline in enumerate(outlines))
+    return picture(image, margin, over, alt)

@@ -2,13 +2,14 @@
 
 import html
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
 from string import Template
 
 from ..training.checkpoint import write_atomically
 from . import charts
+from .pictures import REGION_STYLE
 from .sections import run_section
 from .tables import RunView, error_table, is_number, look_up
 
@@ -41,6 +42,7 @@ def write_report(runs: Sequence[RunView], path: Path) -> None:
     template = Template(files("stn.viz").joinpath("page.html").read_text(encoding="utf-8"))
     page = template.substitute(
         title=html.escape(title),
+        regions=REGION_STYLE,
         lead=_lead(runs),
         errors=error_table(runs) + _notes(runs),
         curves=_curves(runs),
@@ -75,11 +77,15 @@ def _notes(runs: Sequence[RunView]) -> str:
 
 
 def _curves(runs: Sequence[RunView]) -> str:
-    groups: Iterator[tuple[str, list[RunView]]] = iter([("", list(runs))])
+    groups = {"": list(runs)}
     if len(runs) > LINES_IN_A_CHART:
         ordered = sorted(runs, key=_recipe)
-        groups = ((recipe, list(group)) for recipe, group in itertools.groupby(ordered, _recipe))
-    shown = "".join(_charts(recipe, group) for recipe, group in groups)
+        groups = {recipe: list(group) for recipe, group in itertools.groupby(ordered, _recipe)}
+    shown = "".join(
+        _charts(recipe, group[start : start + charts.MOST_LINES])
+        for recipe, group in groups.items()
+        for start in range(0, len(group), charts.MOST_LINES)
+    )
     if not shown:
         return ""
     return (

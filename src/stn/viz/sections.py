@@ -91,6 +91,8 @@ def _windows(found: Survey, name: str) -> list[str]:
 
 
 def _means(found: Survey) -> str:
+    if not len(found.after):
+        return ""
     means = [(found.before, "Before"), *zip(found.after, _windows(found, "After"), strict=True)]
     brightest = max(float(image.nan_to_num(0.0).max()) for image, _ in means) or 1.0
     shown = "".join(
@@ -150,7 +152,7 @@ def _numbers(found: Survey) -> str:
     ]
     told = f"The {len(columns)} numbers theta that set the warp"
     if len(columns) > MOST_NUMBERS:
-        spread = torch.stack([values for values, _ in columns]).nan_to_num(0.0).std(1)
+        spread = torch.stack([values for values, _ in columns]).nan_to_num(0.0).std(1, correction=0)
         widest = sorted(spread.argsort(descending=True)[:MOST_NUMBERS].tolist())
         columns = [columns[i] for i in widest]
         told += f", of them the {MOST_NUMBERS} that differ most between images"

@@ -18,7 +18,8 @@ DIAGNOSED = 16  # pixels of the output, along each axis, over which a warp is di
 class Survey(NamedTuple):
     """Of N images and K transformers side by side, on the CPU.
 
-    before, after: mean images (H, W) and (K, h, w), over channels and the depth of volumes too.
+    before, after: mean images (H, W) and (K, h, w), over channels and the depth of volumes too;
+        `after` (0, h, w) is not shown.
     theta: (N, K, P); names: of its P numbers.
     outside, scale, folded: (N, K), of `stn.nn.diagnose`, over 16 pixels along each axis.
     coverage: (K, 32, 32), share of the images of which a window covers each part; centres:
@@ -62,11 +63,10 @@ def survey(model: nn.Module, images: Tensor, batch_size: int = 500) -> Survey | 
         transform, theta = seen.transform, seen.theta.float()
         theta = theta.unsqueeze(1) if theta.dim() == 2 else theta
         after = after + outputs_of(seen).float().mean(2).sum(0).cpu()
-        found = diagnose(transform, theta, DIAGNOSED)
+        found = diagnose(transform, theta, DIAGNOSED, seen.align_corners)
         own = [theta, found.outside, found.scale, found.folded]
         if transform.dim == 2:
-            heat, centres = _places(transform, theta)
-            own += [heat, coords.to_pixels(centres, chunk.shape[2:], seen.align_corners)]
+            own += _places(transform, theta, tuple(chunk.shape[2:]), seen.align_corners)
         parts.append(own)
     assert seen is not None
     theta, outside, scale, folded, *places = (
@@ -85,18 +85,21 @@ def survey(model: nn.Module, images: Tensor, batch_size: int = 500) -> Survey | 
     )
 
 
-def _places(transform: Transform, theta: Tensor) -> tuple[Tensor, Tensor]:
-    """Cells of the image that windows cover, (N, K, 32, 32) of 0 or 1, and their centres."""
+def _places(
+    transform: Transform, theta: Tensor, size: tuple[int, ...], align: bool
+) -> tuple[Tensor, Tensor]:
+    """Cells of the image that windows cover, (N, K, 32, 32) of 0 or 1, and their centres, px."""
     rows = theta.flatten(0, 1)
-    source = transform.grid(rows, (DENSE, DENSE)).flatten(1, 2)
+    px = coords.to_pixels(transform.grid(rows, (DENSE, DENSE), align).flatten(1, 2), size, align)
+    source = coords.to_normalized(px, size, False)  # the cells end where the image does
     inside = (source.abs() < 1).all(-1)
-    cell = coords.to_pixels(source.nan_to_num(0.0), (HEAT, HEAT), align_corners=False)
+    cell = coords.to_pixels(source.nan_to_num(0.0), (HEAT, HEAT), False)
     x, y = cell.round().long().clamp(0, HEAT - 1).unbind(-1)
     hit = torch.zeros(len(rows), HEAT * HEAT, device=rows.device)
     hit.scatter_reduce_(1, y * HEAT + x, inside.float(), "amax")
     centres = transform.map_points(rows, torch.zeros(1, 2, device=rows.device))[:, 0]
     lead = theta.shape[:2]
-    return hit.view(*lead, HEAT, HEAT), centres.view(*lead, 2)
+    return hit.view(*lead, HEAT, HEAT), coords.to_pixels(centres, size, align).view(*lead, 2)
 
 
 def theta_names(transform: Transform) -> tuple[str, ...]:

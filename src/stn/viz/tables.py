@@ -141,7 +141,7 @@ def pose_table(pose: Any) -> str:
     columns = [(key, spread) for key, spread in pose.items() if isinstance(spread, dict)]
     if not columns:
         return ""
-    head = "".join(f'<th scope="col">{key.capitalize()}</th>' for key, _ in columns)
+    head = "".join(f'<th scope="col">{html.escape(key.capitalize())}</th>' for key, _ in columns)
     rows = "".join(
         f'<tr><th scope="row">{name}</th>'
         + "".join(f"<td>{number(spread.get(key), f'.{digits}f')}</td>" for _, spread in columns)
