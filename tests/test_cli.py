@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -103,6 +104,26 @@ def test_report_of_an_unfinished_run(tmp_path, digits):
         ("train mnist-r --threads 0", "threads must be at least 1"),
         ("train mnist-r", "stn data mnist"),
         ("train", "name a recipe of `stn list`, or --data DIR"),
+        ("train mnist-r --epochs nan", "epochs must be at least one step, got nan"),
+        ("train mnist-r --transform tps", "--transform is for --data; of a recipe choose --model"),
+        ("train mnist-r --no-augment", "--no-augment is for --data"),
+        ("train mnist-r --size 0", "--size is for --data"),
+        ("train a.json --seed 3", "--seed is for a recipe; a run that is done again has its own"),
+        ("train --data nowhere --model fcn", "--model is for a recipe; with --data choose"),
+        ("train --data nowhere --column best", "--column is for a recipe"),
+        ("train pics", "pics is a folder: stn train --data pics"),
+        ("train --data nowhere --size 0", "size must be at least 1, got 0"),
+        ("train --data nowhere --size -5", "size must be at least 1, got -5"),
+        ("train --data nowhere --crop 0", "crop must be at least 1, got 0"),
+        ("train --data nowhere --num 0", "num must be at least 1, got 0"),
+        ("train --data nowhere --batch-size 0", "batch_size must be at least 1, got 0"),
+        ("train --data nowhere --workers -3", "workers must be at least 0, got -3"),
+        ("train --data nowhere --epochs nan", "epochs must be positive and finite, got nan"),
+        ("train --data nowhere --epochs -1", "epochs must be positive and finite, got -1.0"),
+        ("train --data nowhere --transform none --num 2", "choose a transform or leave them out"),
+        ("train --data nowhere --num 2 --steps-in-series 2", "set one of them to 1"),
+        ("predict img.jpg pics", "img.jpg is a file, no run or model: name the folder first"),
+        ("predict nowhere pics", "pics is a folder: name its files, pics/*"),
         ("train mnist-r --data nowhere", "one of the two; got the recipe 'mnist-r'"),
         ("train --data nowhere", "there is no folder nowhere"),
         ("train svhn-64 --model fcn", "svhn-64 has no model 'fcn'; it has cnn, st-cnn-single"),
@@ -117,15 +138,20 @@ def test_report_of_an_unfinished_run(tmp_path, digits):
         ("data svhn --from . --damaged skip", "--damaged is of shards, not of svhn: leave it out"),
         ("eval nowhere", "nowhere is not a run or a model"),
         ("report nowhere", "nowhere is not a run or a model"),
+        ("report nowhere --output new/page.html", "nowhere is not a run or a model"),
         ("report", "name at least one run folder"),
     ],
 )
 def test_what_the_user_can_mend(command, message, capsys):
+    Path("pics").mkdir()
+    Path("img.jpg").touch()
     assert main(command.split()) == 2
     error = capsys.readouterr().err
     assert message in error
     assert error.count("\n") == 1
     assert error.startswith("stn: ")
+    assert not Path("nowhere").exists()
+    assert not Path("new").exists()
 
 
 @pytest.mark.parametrize(

@@ -200,6 +200,46 @@ ERRORS = {
         lambda: stn.param_groups(_layer().parameters(), 1, 1),
     ),
 }
+ERRORS |= {
+    "size 5.0": (
+        ValueError,
+        r"size must be 2 positive integers .* got 5\.0",
+        lambda: _warp(size=5.0),
+    ),
+    "size nan": (ValueError, r"got \(nan, 3\)", lambda: _warp(size=(float("nan"), 3))),
+    "velocity of 4": (ValueError, r"lattice must be .* got \(4,\)", lambda: stn.Velocity(4)),
+    "fill list": (TypeError, r"fill must be a float .* got \[1\.0\]", lambda: _warp(fill=[1.0])),
+    "fill nan": (
+        ValueError,
+        "must be finite",
+        lambda: _warp(fill=torch.tensor([1.0, torch.nan, 0])),
+    ),
+    "list of transforms": (TypeError, "got 'list'", lambda: stn.Compose([stn.Affine()])),
+    "matrix of numbers": (TypeError, "m must be", lambda: stn.Affine().from_matrix([[1.0]])),
+    "no size": (
+        ValueError,
+        "not in the family",
+        lambda: stn.Attention().from_matrix(torch.zeros(1, 2, 3)),
+    ),
+    "none of them": (
+        ValueError,
+        "num must be a positive integer, got 0",
+        lambda: stn.ParallelTransformers(LOCALIZATION, stn.Affine(), 0),
+    ),
+    "tile": (ValueError, r"shape \(6,\), got 'tile'", lambda: _layer(initial_theta="tile")),
+    "points on a line": (
+        ValueError,
+        r"these 6 points do not determine Projective",
+        lambda: stn.Projective().fit(LINE, LINE),
+    ),
+    "behind the horizon": (
+        ValueError,
+        r"these 4 points do not determine Projective",
+        lambda: stn.Projective().fit(SQUARE, SQUARE[[0, 3, 2, 1]].roll(1, 0)[[0, 2, 1, 3]]),
+    ),
+}
+LINE = torch.linspace(-1, 1, 6)[:, None].expand(6, 2)
+SQUARE = torch.tensor([[-1.0, -1], [1, -1], [1, 1], [-1, 1]])
 LOCALIZATION = stn.nn.DenseLocalization((3, 4, 5))
 
 

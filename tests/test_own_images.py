@@ -1,6 +1,7 @@
 """Your own images, by one command: from a folder to a report; then eval, predict, shards."""
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -69,6 +70,9 @@ def test_one_command_from_a_folder_to_a_report(run):
     assert results["test_error_percent"] < 40  # chance is 67
     page = (run / "report.html").read_text()
     assert "coffee" in page
+    guess = r"Always naming \w+, the most frequent class of 15 test images, would be wrong in 66.7"
+    assert re.search(guess, page)
+    assert not re.search(r"Paper, %|“Paper”|the paper", page)
     assert 'class="region of-0"' in page
     assert (run / f"{run.name}.png").exists()
     config = json.loads((run / "config.json").read_text())
@@ -87,12 +91,32 @@ def test_eval_and_a_second_run_say_the_same(run, folder, capsys):
     assert again["test_error_percent"] == error
 
 
+def test_a_run_finds_its_images_from_another_folder(folder, tmp_path, monkeypatch, capsys):
+    moved, place = shutil.copytree(folder, tmp_path / "photos"), tmp_path / "elsewhere"
+    assert main(["train", "--data", "photos", "--out", "run", *SHORT, "--epochs", "1"]) == 0
+    told = "3 classes: brick, coffee, grass; 51 to train on, 6 held out, 15 to test, canvas 32 px"
+    assert capsys.readouterr().out.startswith(told)
+    place.mkdir()
+    monkeypatch.chdir(place)
+    for command in ("eval", "report"):
+        assert main([command, "../run"]) == 0
+    moved.rename(tmp_path / "gone")
+    for command in ("eval", "report"):
+        assert main([command, "../run"]) == 2
+        error = capsys.readouterr().err
+        assert error == f"stn: the run's images, {moved}, are not here: pass --data DIR\n"
+        assert main([command, "../run", "--data", "../gone"]) == 0
+
+
 def test_eval_on_other_images(run, tmp_path, capsys):
     other = write_crops(tmp_path / "other", 12, seed=1)
     assert main(["eval", str(run), "--data", str(other)]) == 0
     assert "% of 36 images" in capsys.readouterr().out  # all of them
     parts = tmp_path / "parts"
     shutil.copytree(other, parts / "train")
+    shutil.copytree(write_crops(tmp_path / "val", 1, seed=3), parts / "val")
+    assert main(["eval", str(run), "--data", str(parts)]) == 0
+    assert "% of 39 images" in capsys.readouterr().out
     shutil.copytree(write_crops(tmp_path / "test", 2, seed=2), parts / "test")
     assert main(["eval", str(run), "--data", str(parts)]) == 0
     assert "% of 6 images" in capsys.readouterr().out
@@ -127,7 +151,7 @@ def test_eval_measures_no_image_trained_on(run, folder, tmp_path, capsys, split)
     assert f"the run has seen all {len(rows)} images there" in capsys.readouterr().err
 
 
-def test_the_small_network_has_the_weights_that_are_told(capsys):
+def test_the_small_network_has_the_weights_that_are_told():
     small, twin = (PartsSpec((3, 64, 64), 10, transform=name) for name in ("none", "affine"))
     shares = [round(count_parameters(spec.build()) / 1e6, 1) for spec in (small, twin)]
     assert shares == [0.3, 0.4]
@@ -178,9 +202,35 @@ def test_a_damaged_image_is_refused_or_skipped(tmp_path, capsys, write, message)
     error = capsys.readouterr().err
     assert message in error
     assert "7.png" in error
-    assert main([*words, "--damaged", "skip", "--out", "skipped"]) == 0
-    (left,) = json.loads(Path("skipped/results.json").read_text())["left_out"]
+    assert "or leave it out by --damaged skip" in error
+    assert main([*words, "--damaged", "skip"]) == 0
+    (run,) = Path("runs").iterdir()
+    (left,) = json.loads((run / "results.json").read_text())["left_out"]
     assert "7.png" in left
+
+
+@pytest.mark.parametrize(
+    ("options", "bad"),
+    [
+        ([], ["--backbone", "none"]),
+        ([], ["--pretrained"]),
+        (["--num", "2", "--backbone-epochs", "0.1"], ["--accumulate", "3"]),
+    ],
+)
+def test_a_start_that_failed_leaves_the_folder_free(folder, options, bad):
+    short = [*SHORT, "--epochs", "0.1", "--out", "run"]
+    words = ["train", "--data", str(folder), *short, *options]
+    assert main([*words, *bad]) == 2
+    assert main(words) == 0
+    assert main([*words, "--seed", "1"]) == 2  # trained, so kept
+
+
+def test_of_a_training_that_runs_away_lr_is_the_way_out(folder, capsys):
+    assert main(["train", "--data", str(folder), *SHORT, "--lr", "1e6"]) == 2
+    error = capsys.readouterr().err
+    assert "begin again with a lower --lr" in error
+    assert "param_groups" not in error
+    assert "localization_lr_factor" not in error
 
 
 def test_shards_train_like_a_folder(folder, tmp_path, capsys):

@@ -80,7 +80,7 @@ class TestBackbones:
 
     def test_a_missing_package_is_named(self, monkeypatch):
         monkeypatch.setitem(sys.modules, "efficientnet_lite_pytorch", None)
-        with pytest.raises(ValueError, match=r"pip install torch-stn\[images\]"):
+        with pytest.raises(ValueError, match=r"pip install 'torch-stn\[images\]'"):
             backbone_named("efficientnet-lite0")
 
     @pytest.mark.parametrize(("name", "maps"), [("pooled", (2, 7, 1, 1)), ("maps", (2, 6, 9, 14))])

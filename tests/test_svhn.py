@@ -192,7 +192,7 @@ class TestOfficialFormat:
 
     def test_without_h5py_the_way_out_is_said(self, folder, monkeypatch):
         monkeypatch.setitem(sys.modules, "h5py", None)
-        with pytest.raises(ImportError, match=r"pip install torch-stn\[images\]"):
+        with pytest.raises(ImportError, match=r"pip install 'torch-stn\[images\]'"):
             read_digit_struct(folder / "train" / "digitStruct.mat")
 
 

@@ -16,7 +16,14 @@ import stn
 from stn.cli import main
 from stn.recipes import run_experiment
 from stn.viz import Examples, RunView, draw_examples, write_report
-from stn.viz.charts import MOST_LINES, linear_ticks, log_ticks, short_number
+from stn.viz.charts import (
+    MOST_LINES,
+    Line,
+    line_chart,
+    linear_ticks,
+    log_ticks,
+    short_number,
+)
 
 from . import synthetic
 
@@ -122,6 +129,26 @@ def test_asks_for_nothing_outside(tmp_path):
 
 def test_quick_note_only_for_quick_runs(tmp_path):
     assert "640 epochs" not in page_of(tmp_path, finished(column="faithful"))
+
+
+def test_the_paper_only_beside_its_numbers(tmp_path):
+    own = finished(paper_error_percent=None)
+    del own.config["paper_error_percent"]
+    for words, runs in ((0, [own]), (2, [own, finished()])):
+        page = page_of(tmp_path, *runs)
+        assert page.count("Paper, %") + page.count("“Paper”") == words
+        assert page.count("640 epochs") == words // 2
+
+
+def test_what_naming_one_class_would_give(tmp_path):
+    run = replace(finished(), classes=["cat", "cow", "cow", "dog"])
+    assert "Always naming cow, the most frequent class of 4 test images" in page_of(tmp_path, run)
+
+
+def test_curves_of_zeros_have_an_axis_to_one():
+    chart = line_chart([Line("run", [(1, 0.0), (2, 0.0)])], "samples seen", "Folded, %")
+    ticks = re.findall(r'text-anchor="end">(.*?)<', chart)
+    assert ticks == ["0", "0.25", "0.5", "0.75", "1"]
 
 
 def test_text_is_escaped(tmp_path):

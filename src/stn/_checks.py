@@ -2,7 +2,8 @@
 
 import functools
 from collections.abc import Callable, Sequence
-from typing import TypeVar
+from numbers import Integral
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -13,6 +14,16 @@ F = TypeVar("F", bound=Callable)
 def widen(tensor: Tensor) -> Tensor:
     """Half-precision tensors as float32; wider ones unchanged."""
     return tensor.float() if tensor.dtype in (torch.float16, torch.bfloat16) else tensor
+
+
+def wide_dtype() -> torch.dtype:
+    """Of parameters that say where to read, whatever the default dtype is."""
+    return torch.promote_types(torch.get_default_dtype(), torch.float32)
+
+
+def check_count(count: int, name: str) -> None:
+    if not isinstance(count, Integral) or count < 1:
+        raise ValueError(f"{name} must be a positive integer, got {count!r}")
 
 
 def keep_wide(tensor: Tensor, fn: Callable[[Tensor], Tensor]) -> Tensor:
@@ -37,9 +48,13 @@ def full_precision(function: F) -> F:
 
 
 def is_traced() -> bool:
-    """Whether values cannot be looked at: under compile, export and torch.func."""
+    """Whether values cannot be looked at: under compile, export, torch.func and fake tensors."""
     functorch = torch._C._functorch  # pyright: ignore[reportAttributeAccessIssue]
-    return torch.compiler.is_compiling() or functorch.peek_interpreter_stack() is not None
+    return (
+        torch.compiler.is_compiling()
+        or functorch.peek_interpreter_stack() is not None
+        or bool(torch._C._len_torch_dispatch_stack())
+    )
 
 
 def shape_of(tensor: Tensor) -> str:
@@ -60,13 +75,15 @@ def check_size(size: Sequence[int] | int, dim: int, name: str = "size") -> tuple
     """A spatial size as a tuple of `dim` positive integers, in the order (H, W) or (D, H, W)."""
     if type(size) is tuple and len(size) == dim and all(type(n) is int and n > 0 for n in size):
         return size  # as nearly all are
-    sizes = (size,) * dim if isinstance(size, int) else tuple(size)
-    if len(sizes) != dim or any(int(n) != n or n < 1 for n in sizes):
-        order = ("W",) if dim == 1 else ("H", "W") if dim == 2 else ("D", "H", "W")
-        raise ValueError(
-            f"{name} must be {dim} positive integers ({', '.join(order)}), got {tuple(sizes)}"
-        )
-    return tuple(int(n) for n in sizes)
+    got: Any = size
+    try:
+        got = (size,) * dim if isinstance(size, int | Integral) else tuple(size)
+        if len(got) == dim and all(int(n) == n and n >= 1 for n in got):
+            return tuple(int(n) for n in got)
+    except (TypeError, ValueError, OverflowError):
+        pass
+    order = ("W",) if dim == 1 else ("H", "W") if dim == 2 else ("D", "H", "W")
+    raise ValueError(f"{name} must be {dim} positive integers ({', '.join(order)}), got {got!r}")
 
 
 def check_choice(value: object, choices: Sequence[object], name: str) -> None:
@@ -103,7 +120,7 @@ def check_theta(theta: Tensor, num_params: int, owner: object) -> None:
             f"{owner!r} takes theta of shape (B, {num_params}), got {shape_of(theta)}; "
             + (
                 "a matrix goes to stn.warp_matrix, or through from_matrix"
-                if theta.dim() == 3
+                if theta.dim() == 3 and theta.shape[-1] - theta.shape[-2] in (0, 1)
                 else f"the layer that predicts it must output {num_params} values per image"
             )
         )

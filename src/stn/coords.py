@@ -53,7 +53,8 @@ def _keep_small(make: Callable[..., Tensor]) -> Callable[..., Tensor]:
         size = tuple(size)
         if is_traced() or torch.is_inference_mode_enabled() or math.prod(size) > KEPT:
             return make(size, *args)
-        return kept(size, *args)
+        *options, device = args
+        return kept(size, *options, torch.get_default_device() if device is None else device)
 
     return points
 

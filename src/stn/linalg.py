@@ -42,7 +42,7 @@ def homogeneous_displacement(offset: Tensor, points: Tensor) -> Tensor:
     shift = hom[..., :-1] - points * rise
     w = 1 + rise
     front = w > NEAREST_W
-    far = FAR * torch.copysign(torch.ones_like(points), shift + points * w) - points
+    far = torch.where(shift + points * w < 0, -FAR, torch.full_like(points, FAR)) - points
     return torch.where(front, shift / torch.where(front, w, 1), far)
 
 
@@ -149,6 +149,7 @@ def least_squares(design: Tensor, values: Tensor, weights: Tensor) -> Tensor:
 def homography(target: Tensor, source: Tensor, weights: Tensor) -> Tensor:
     """The projective matrix (B, dim + 1, dim + 1) with source ~ H target, by normalised DLT.
 
+    NaN where the points do not determine it.
     Hartley (1997): both sets are moved to zero mean and RMS distance sqrt(dim) first, weighted.
     """
     (x, move_x), (y, move_y) = _normalised(target, weights), _normalised(source, weights)
@@ -161,9 +162,11 @@ def homography(target: Tensor, source: Tensor, weights: Tensor) -> Tensor:
         blocks = [zero] * dim + [-y[..., i : i + 1] * hom]
         blocks[i] = hom
         rows.append(torch.cat(blocks, dim=-1))
-    _, _, vh = torch.linalg.svd(torch.cat(rows, dim=-2), full_matrices=True)
+    _, values, vh = torch.linalg.svd(torch.cat(rows, dim=-2), full_matrices=True)
     h = vh[..., -1, :].unflatten(-1, (dim + 1, dim + 1))
-    return torch.linalg.solve(move_y, h @ move_x)
+    least = 100 * torch.finfo(values.dtype).eps * values[..., 0]
+    found = values[..., (dim + 1) ** 2 - 2] > least  # all but one direction
+    return torch.where(found[..., None, None], torch.linalg.solve(move_y, h @ move_x), torch.nan)
 
 
 def _normalised(points: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:

@@ -136,8 +136,12 @@ def _walk(place: Tensor, lattice: Sequence[int]) -> tuple[Tensor, Tensor, Tensor
     """First node of the cell (…, dim), the parts gone in it, largest first, and their axes."""
     split = [_split(x, n) for x, n in zip(place.unbind(-1), reversed(lattice), strict=True)]
     part = torch.stack([p for _, p in split], -1)
-    part, order = part.sort(dim=-1, descending=True, stable=True)
-    return torch.stack([f for f, _ in split], -1), part, order
+    # By counting, as ONNX has no stable sort.
+    mine, other = part.unsqueeze(-1), part.unsqueeze(-2)
+    axes = torch.arange(part.shape[-1], device=part.device)
+    rank = ((other > mine) | ((other == mine) & (axes < axes.unsqueeze(-1)))).sum(-1)
+    order = torch.zeros_like(rank).scatter(-1, rank, axes.expand_as(rank))
+    return torch.stack([f for f, _ in split], -1), part.gather(-1, order), order
 
 
 def read(values: Tensor, index: Tensor) -> Tensor:

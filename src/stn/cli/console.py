@@ -2,9 +2,22 @@
 
 import json
 import os
+import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ..recipes import Experiment
+
+
+# Advice of the library, and what is the same on the command line.
+SKIP = ("skip (damaged images|what is damaged)", "leave it out by --damaged skip")
+SLOWER = (
+    "lower (the localization's learning rate|lr ).*",
+    "begin again with a lower --lr and another --out",
+)
 
 
 def is_main() -> bool:
@@ -23,8 +36,22 @@ def results_of(folder: Path) -> dict | None:
 
 def metrics_of(folder: Path) -> list[dict]:
     """The lines of a run's metrics.jsonl."""
-    path = folder / "metrics.jsonl"
-    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+    from ..training import read_metrics
+
+    return read_metrics(folder)
+
+
+def images_of(experiment: "Experiment", data: str | None) -> Any:
+    """What a run was made with, or of own images those of another place, `data`."""
+    from ..recipes import Pictures
+
+    if data is None:
+        if isinstance(experiment, Pictures) and experiment.recipe == "images" and experiment.gone:
+            raise ValueError(f"the run's images, {experiment.data}, are not here: pass --data DIR")
+        return experiment.load()
+    if not isinstance(experiment, Pictures):
+        raise ValueError(f"--data is for runs on your own images, not {experiment.recipe}")
+    return experiment.load_from(data)
 
 
 def print_errors(folders: Sequence[Path]) -> None:
@@ -35,11 +62,13 @@ def print_errors(folders: Sequence[Path]) -> None:
     from ..models import read_config
 
     table = Table(title="Test error, %", title_justify="left")
-    for name in ("recipe", "model", "error", "paper", "weights", "images seen", "time, s"):
+    runs = [(folder, read_config(folder), results_of(folder)) for folder in folders]
+    of_paper = any(results and results["paper_error_percent"] is not None for *_, results in runs)
+    columns = ("recipe", "model", "error", *["paper"] * of_paper, "weights", "images seen")
+    for name in (*columns, "time, s"):
         table.add_column(name, no_wrap=True)
     quick = False
-    for folder in folders:
-        config, results = read_config(folder), results_of(folder)
+    for folder, config, results in runs:
         if "recipe" not in config:  # what save_pretrained writes
             table.add_row(folder.name, "", "no run")
             continue
@@ -52,7 +81,7 @@ def print_errors(folders: Sequence[Path]) -> None:
             results["recipe"],
             results["model"],
             f"{results['test_error_percent']:.2f}",
-            "" if paper is None else f"{paper:.1f}",
+            *(["" if paper is None else f"{paper:.1f}"] if of_paper else ()),
             f"{results['parameters']:,}",
             f"{results['samples_seen']:,}",
             f"{results['seconds']:.0f}",
@@ -63,6 +92,20 @@ def print_errors(folders: Sequence[Path]) -> None:
         console.print(
             "Quick runs are under-trained, all alike: minutes here, 640 epochs in the paper."
         )
+
+
+@contextmanager
+def told_by_options(*ways: tuple[str, str]) -> Iterator[None]:
+    """Errors of the library, with options in place of its functions and arguments."""
+    try:
+        yield
+    except (ValueError, FloatingPointError) as error:
+        told = str(error)
+        for advice, option in ways:
+            told = re.sub(advice, option, told)
+        if told == str(error):
+            raise
+        raise ValueError(told) from error
 
 
 @contextmanager

@@ -6,6 +6,8 @@ from typing import Annotated, Literal
 
 import tyro
 
+from .console import SKIP, told_by_options
+
 
 @dataclass(frozen=True)
 class Data:
@@ -52,7 +54,8 @@ class Data:
         if self.name == "shards":
             assert self.source is not None
             target = self.to or self.source.with_name(f"{self.source.stem}-shards")
-            print(f"wrote {sets.shards(self.source, target, self.damaged)}")
+            with told_by_options(SKIP):
+                print(f"wrote {sets.shards(self.source, target, self.damaged)}")
         elif self.source is not None:
             print(f"{self.name} is in {sets.brought(self.name, self.source, target)}")
         else:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import tyro
 
-from .console import metrics_of, print_errors, results_of
+from .console import images_of, metrics_of, print_errors, results_of
 
 if TYPE_CHECKING:
     from ..viz import RunView
@@ -23,6 +23,8 @@ class Report:
     """The page; by default report.html in the last folder."""
     examples: int = 24
     """Test images per run: a third at random, a third the worst, a third the best."""
+    data: str | None = None
+    """Of your own images: where they are now, or another place with the same classes."""
     trust_code: bool = False
     """Run the function that a network's backbone may name, MODULE:FUNCTION."""
 
@@ -35,9 +37,13 @@ class Report:
         if self.examples < 1:
             raise ValueError(f"examples must be at least 1, got {self.examples}")
         output = self.output or self.folders[-1] / "report.html"
+        configs = [read_config(folder) for folder in self.folders]
         output.parent.mkdir(parents=True, exist_ok=True)
         drawn: set[Path] = set()
-        views = [self.view(folder, read_config(folder), output, drawn) for folder in self.folders]
+        views = [
+            self.view(folder, config, output, drawn)
+            for folder, config in zip(self.folders, configs, strict=True)
+        ]
         write_report(views, output)
         print_errors(self.folders)
         print(f"wrote {output}")
@@ -59,7 +65,7 @@ class Report:
             return view
         model = load_model(folder, trust_code=self.trust_code)
         experiment = read_experiment(folder / "config.json")
-        images, labels, names = experiment.shown(experiment.load())
+        images, labels, names = experiment.shown(images_of(experiment, self.data))
         examples = collect_examples(model, images, labels, self.examples, names)
         found = survey(model, images)
         if config["net"].get("stem") and found is not None:  # feature maps are not drawn
@@ -68,7 +74,8 @@ class Report:
         picture = untaken(output.with_name(f"{name}.png"), drawn)
         draw_examples(examples, picture, f"{config['recipe']}, {config['model']}")
         print(f"wrote {picture}")
-        view = replace(view, examples=examples, survey=found)
+        classes = [names[label] for label in labels.tolist()] if labels.dim() == 1 else ()
+        view = replace(view, examples=examples, survey=found, classes=classes)
         frames = read_frames(folder)
         if frames is None:
             return view

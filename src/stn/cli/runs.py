@@ -1,17 +1,30 @@
 """`stn list | train | eval`: runs."""
 
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
 from ..recipes import ImageOptions
-from .console import is_main, print_errors, progress_bar
+from .console import (
+    SKIP,
+    SLOWER,
+    images_of,
+    is_main,
+    print_errors,
+    progress_bar,
+    told_by_options,
+)
 from .looks import Report
 
 if TYPE_CHECKING:
     from ..recipes import Experiment
+
+
+IMAGES = tuple(field.name for field in fields(ImageOptions))  # of `stn train --data`
+MADE = ("model", "column")  # of a recipe
 
 
 @dataclass(frozen=True)
@@ -47,19 +60,19 @@ class List:
 class Train:
     """Train a model by a recipe, or on your own images; again, it continues where it stopped."""
 
-    recipe: tyro.conf.Positional[str] = "images"
-    """One of `stn list`, such as mnist-tc; or a file of results/, whose run is done again; by
-    default your own images, see --data."""
+    recipe: tyro.conf.Positional[str | None] = None
+    """One of `stn list`, such as mnist-tc; or a file of results/, whose run is done again; none for
+    your own images, see --data."""
     data: str | None = None
     """Your own images: a folder with one folder for each class, a CSV file with the columns path
     and label, or the path or address of a shards.json (`stn data shards`)."""
     images: Annotated[ImageOptions, tyro.conf.arg(name="")] = field(default_factory=ImageOptions)
-    model: str = "st-fcn-affine"
-    """Of a recipe: one of `stn list`."""
-    column: str = "quick"
-    """Of a recipe: one of `stn list`."""
-    seed: int = 0
-    """Of the weights and of the training images' order and distortion."""
+    model: str | None = None
+    """Of a recipe: one of `stn list`; by default st-fcn-affine."""
+    column: str | None = None
+    """Of a recipe: one of `stn list`; by default quick."""
+    seed: int | None = None
+    """Of the weights and of the training images' order and distortion; by default 0."""
     epochs: float | None = None
     """Another length than the recipe's."""
     lr: float | None = None
@@ -76,16 +89,21 @@ class Train:
     def __call__(self) -> None:
         import torch
 
-        from ..recipes import run_experiment
+        from ..recipes import Pictures, run_experiment
 
         experiment = self.experiment()
         if self.threads is not None:
             if self.threads < 1:
                 raise ValueError(f"threads must be at least 1, got {self.threads}")
             torch.set_num_threads(self.threads)
-        again = "-again" * self.recipe.endswith(".json")
+        again = "-again" * (self.recipe or "").endswith(".json")
         folder = self.out or Path("runs") / (experiment.folder_name + again)
-        with progress_bar(f"{experiment.recipe} {experiment.model}") as progress:
+        title = f"{experiment.recipe} {experiment.model}"
+        ways = (SLOWER,) if self.data is None else (SLOWER, SKIP)
+        if self.data is not None and is_main():
+            assert isinstance(experiment, Pictures)
+            print(experiment.sizes())
+        with told_by_options(*ways), progress_bar(title) as progress:
             run_experiment(experiment, folder, cpu=self.device == "cpu", progress=progress)
         if not is_main():
             return
@@ -99,18 +117,39 @@ class Train:
         """What these options ask for."""
         from ..recipes import make_experiment, own_images, read_experiment
 
-        if (self.recipe == "images") != (self.data is not None):
-            raise ValueError(
-                "name a recipe of `stn list`, or --data DIR for your own images, one of the two; "
-                f"got the recipe {self.recipe!r} and --data {self.data}"
-            )
         if self.data is not None:
-            return own_images(self.data, self.images, self.seed, self.epochs, self.lr)
+            if self.recipe is not None:
+                raise ValueError(
+                    "name a recipe of `stn list`, or --data DIR for your own images, one of the "
+                    f"two; got the recipe {self.recipe!r} and --data {self.data}"
+                )
+            self._refuse("a recipe; with --data choose --backbone and --transform", MADE)
+            return own_images(self.data, self.images, self.seed or 0, self.epochs, self.lr)
+        if self.recipe is None:
+            raise ValueError("name a recipe of `stn list`, or --data DIR for your own images")
+        if Path(self.recipe).is_dir():
+            raise ValueError(f"{self.recipe} is a folder: stn train --data {self.recipe}")
+        self._refuse("--data; of a recipe choose --model, such as st-fcn-tps", IMAGES)
         if self.recipe.endswith(".json"):
+            self._refuse("a recipe; a run that is done again has its own", (*MADE, "seed"))
             return read_experiment(Path(self.recipe)).changed(self.epochs, self.lr)
         return make_experiment(
-            self.recipe, self.model, self.column, self.seed, self.epochs, self.lr
+            self.recipe,
+            "st-fcn-affine" if self.model is None else self.model,
+            "quick" if self.column is None else self.column,
+            self.seed or 0,
+            self.epochs,
+            self.lr,
         )
+
+    def _refuse(self, whose: str, names: Sequence[str]) -> None:
+        """Refuse options that would be of no effect."""
+        plain = Train()
+        for name in names:
+            place, default = (self.images, plain.images) if name in IMAGES else (self, plain)
+            if (value := getattr(place, name)) != getattr(default, name):
+                option = ("no-" * (value is False) + name).replace("_", "-")
+                raise ValueError(f"--{option} is for {whose}")
 
 
 @dataclass(frozen=True)
@@ -131,18 +170,13 @@ class Eval:
 
     def __call__(self) -> None:
         from ..models import load_model
-        from ..recipes import Pictures, read_experiment
+        from ..recipes import read_experiment
 
         if self.repeats < 1:
             raise ValueError(f"repeats must be at least 1, got {self.repeats}")
         model = load_model(self.folder, trust_code=self.trust_code)
         experiment = read_experiment(self.folder / "config.json")
-        if self.data is not None:
-            if not isinstance(experiment, Pictures):
-                raise ValueError(f"--data is for runs on your own images, not {experiment.recipe}")
-            data = experiment.load_from(self.data)
-        else:
-            data = experiment.load()
+        data = images_of(experiment, self.data)
         errors = []
         for repeat in range(self.repeats):
             error, images = experiment.evaluate(model, data, self.split, repeat)

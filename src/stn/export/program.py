@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -151,22 +150,12 @@ def _as_onnx(program: torch.export.ExportedProgram) -> tuple[bytes, list[str], R
     try:
         import onnx  # noqa: F401
         import onnxruntime
-        import onnxscript
+        import onnxscript  # noqa: F401
     except ImportError as error:
         raise ValueError(
             f"format 'onnx' needs a package that is missing ({error}): "
             "pip install 'torch-stn[export]'"
         ) from None
-
-    op: Any = onnxscript.opset20
-
-    def copysign(size, sign):  # torch.onnx has no translation of its own
-        size = op.Abs(size)
-        return op.Where(op.Less(sign, op.CastLike(0.0, sign)), op.Neg(size), size)
-
-    def sort(self, stable=True, dim=-1, descending=False):  # nor with `stable`, which TopK is
-        length = op.Gather(op.Shape(self), op.Constant(value_ints=[dim]))
-        return op.TopK(self, length, axis=dim, largest=int(descending), sorted=1)
 
     try:
         made = torch.onnx.export(
@@ -175,10 +164,6 @@ def _as_onnx(program: torch.export.ExportedProgram) -> tuple[bytes, list[str], R
             opset_version=OPSET,
             input_names=["images"],
             output_names=["output"],
-            custom_translation_table={
-                torch.ops.aten.copysign.Tensor: copysign,
-                torch.ops.aten.sort.stable: sort,
-            },
             verbose=False,
         )
     except Exception as error:

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from .. import coords
+from .._checks import check_count
 from ..sampling.functional import Fill, Options
 from ..sampling.kernels import Mode
 from ..transforms import Compose, Transform
@@ -70,6 +71,7 @@ class ParallelTransformers(Transformer):
             mode, padding_mode, align_corners, antialias, gradient_blur_px, fill, backend
         )
         super().__init__(transform, size, check_finite, options)
+        check_count(num, "num")
         if isinstance(initial_theta, str):
             if initial_theta != "tile":
                 raise ValueError(f'initial_theta must be (num, P) or "tile", got {initial_theta!r}')
@@ -146,6 +148,7 @@ class Cascade(Transformer):
             mode, padding_mode, align_corners, antialias, gradient_blur_px, fill, backend
         )
         super().__init__(transform, size, check_finite, options)
+        check_count(steps, "steps")
         self.steps = steps
         self.localization = _listed(localization, steps)
         start = starting_theta(initial_theta, (transform.num_params,))

@@ -7,7 +7,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .._checks import check_size, full_precision, is_traced, keep_wide, shape_of, widen
+from .._checks import (
+    check_size,
+    full_precision,
+    is_traced,
+    keep_wide,
+    shape_of,
+    wide_dtype,
+    widen,
+)
 from ..sampling.functional import Fill, Options
 from ..sampling.kernels import Mode
 from ..transforms import Transform
@@ -42,7 +50,7 @@ class ThetaHead(nn.Linear):
     """
 
     def __init__(self, num_features: int, initial_theta: Tensor):
-        super().__init__(num_features, len(initial_theta))
+        super().__init__(num_features, len(initial_theta), dtype=wide_dtype())
         with torch.no_grad():
             self.weight.zero_()
             self.bias.copy_(initial_theta)
@@ -235,6 +243,8 @@ def starting_theta(initial: Theta | None, shape: tuple[int, ...]) -> Tensor:
     """The initial theta as a float32 tensor of `shape`, zeros for None."""
     if initial is None:
         return torch.zeros(shape)
+    if isinstance(initial, str):
+        raise ValueError(f"initial_theta must have shape {shape}, got {initial!r}")
     theta = torch.as_tensor(initial, dtype=torch.float32)
     if theta.shape != shape:
         raise ValueError(f"initial_theta must have shape {shape}, got {shape_of(theta)}")

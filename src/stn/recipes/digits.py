@@ -1,5 +1,6 @@
 """Naming distorted digits (Jaderberg et al. 2015, section 4.1, Table 1, appendices A.1 and A.3)."""
 
+import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from itertools import islice
@@ -329,7 +330,7 @@ def _training(epochs: float, lr: float, precision: str = "float32") -> TrainingC
 def _length(epochs: float, batch_size: int) -> tuple[int, int]:
     """Steps in `epochs`, and steps between looks at the held-out digits: one epoch."""
     per_epoch = TRAINING_DIGITS // batch_size
-    steps = round(epochs * per_epoch)
+    steps = round(epochs * per_epoch) if math.isfinite(epochs) else 0
     if steps < 1:
         raise ValueError(f"epochs must be at least one step, got {epochs}")
     return steps, min(per_epoch, steps)

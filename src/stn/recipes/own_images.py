@@ -1,6 +1,7 @@
 """Your own images: a folder, and defaults that make sense for it."""
 
 import math
+import os
 import re
 import statistics
 from collections.abc import Iterable
@@ -12,7 +13,7 @@ from ..data import Augmentation, DataError, ImageSet, open_shards
 from ..data.pictures import picture_size
 from ..models import PartsSpec
 from ..training import TrainingConfig
-from .pictures import Pictures, folder_sets
+from .pictures import REMOTE, Pictures, folder_sets
 
 SIDES_PX = (32, 128)
 LOOKED_AT = 100  # files whose size is looked at
@@ -90,14 +91,16 @@ def own_images(
         ValueError: options out of range, or data that is not there or cannot be used.
     """
     options = options or ImageOptions()
+    _check(options, epochs)
     streamed = data.endswith(".json")
     if streamed:
-        shards = open_shards(data, options.size or SIDES_PX[1])
+        shards = open_shards(data, SIDES_PX[1] if options.size is None else options.size)
         side, names, count = shards.size[0], shards.names, shards.count("train")
     else:
         train, _, _ = folder_sets(data, (SIDES_PX[1], SIDES_PX[1]), options.fit)
-        side, names, count = options.size or usual_side(train), train.names, len(train)
-    crop = options.crop or (side // 2 if options.num > 1 else None)
+        side = usual_side(train) if options.size is None else options.size
+        names, count = train.names, len(train)
+    crop = side // 2 if options.crop is None and options.num > 1 else options.crop
     net = PartsSpec(
         (3, side, side),
         len(names),
@@ -135,7 +138,7 @@ def own_images(
         column="quick",
         variant=_word(data),
         source="shards" if streamed else "folder",
-        data=data,
+        data=data if data.startswith(REMOTE) else os.path.abspath(Path(data).expanduser()),
         names=names,
         net=net,
         training=training,
@@ -145,6 +148,30 @@ def own_images(
         damaged=options.damaged,
         workers=options.workers,
     )
+
+
+def _check(options: ImageOptions, epochs: float | None) -> None:
+    least = dict.fromkeys(("size", "num", "steps_in_series", "crop", "batch_size", "accumulate"), 1)
+    for name, low in {**least, "workers": 0}.items():
+        value = getattr(options, name)
+        if value is not None and value < low:
+            raise ValueError(f"{name} must be at least {low}, got {value}")
+    if epochs is not None and not 0 < epochs < math.inf:
+        raise ValueError(f"epochs must be positive and finite, got {epochs}")
+    first = options.backbone_epochs
+    if first is not None and not 0 <= first < math.inf:
+        raise ValueError(f"backbone_epochs must be finite and not negative, got {first}")
+    if options.num > 1 and options.steps_in_series > 1:
+        raise ValueError(
+            f"num {options.num} stand side by side, steps_in_series {options.steps_in_series} one "
+            "after the other: set one of them to 1"
+        )
+    asked = options.num > 1 or options.steps_in_series > 1 or options.crop is not None
+    if options.transform == "none" and asked:
+        raise ValueError(
+            "num, steps_in_series and crop are of a transformer, and transform is 'none': choose a "
+            "transform or leave them out"
+        )
 
 
 def _backbone_steps(options: ImageOptions, per_epoch: int, steps: int) -> int:

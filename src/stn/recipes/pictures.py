@@ -38,7 +38,9 @@ from .windows import part_hits
 
 TEST_SHARE, HELD_OUT_SHARE = 0.2, 0.1
 HELD_OUT_NUMBERS = 5000
+MOST_NAMED = 10
 BATCHES_AHEAD = 2  # of shards
+REMOTE = ("http://", "https://")
 KNOWN = "@"  # begins the name of a set in stn's own data folder
 
 
@@ -85,6 +87,11 @@ class Pictures(Experiment):
         known = self.data.startswith(KNOWN)
         return str(data_folder() / self.data.removeprefix(KNOWN)) if known else self.data
 
+    @property
+    def gone(self) -> bool:
+        """Whether the pictures are not on this machine where they were."""
+        return not self.data.startswith(REMOTE) and not Path(self.place).expanduser().exists()
+
     def changed(self, epochs: float | None, lr: float | None) -> "Pictures":
         if epochs is not None:
             raise ValueError(f"{self.recipe} counts steps, not epochs")
@@ -101,11 +108,13 @@ class Pictures(Experiment):
         """
         if self.source != "folder":
             return replace(self, data=data).load()
-        size, there = self.net.shape[1:], Path(self.place).expanduser().exists()
-        trained, chosen, reported = folder_sets(self.place if there else data, size, self.fit)
-        train, held_out, test = read_folder(data, size, fit=self.fit)
-        held_out = held_out or _without(train, trained, reported)
-        test = test or _without(train, trained, chosen)
+        size = self.net.shape[1:]
+        trained, chosen, reported = folder_sets(data if self.gone else self.place, size, self.fit)
+        train, held_out, test = found = read_folder(data, size, fit=self.fit)
+        every = [example for part in found if part is not None for example in part.examples]
+        whole = ImageSet(every, train.names, size, fit=self.fit)
+        held_out = held_out or _without(whole, trained, reported)
+        test = test or _without(whole, trained, chosen)
         return self._checked(sets_of(test, held_out, test, self.damaged, self.workers), data)
 
     def _checked(self, found: PictureSets, data: str) -> PictureSets:
@@ -115,6 +124,21 @@ class Pictures(Experiment):
                 f"{', '.join(self.names)}"
             )
         return found
+
+    def sizes(self) -> str:
+        """The classes, how many images each part has, and the canvas: a line to read."""
+        size = self.net.shape[1:]
+        if self.source == "shards":
+            shards = open_shards(self.place, size)
+            counts = [shards.count(part) for part in ("train", "held-out", "test")]
+        else:
+            counts = [len(part) for part in folder_sets(self.place, size, self.fit)]
+        train, held_out, test = counts
+        more = ", …" * (len(self.names) > MOST_NAMED)
+        return (
+            f"{len(self.names)} classes: {', '.join(self.names[:MOST_NAMED])}{more}; {train:,} to "
+            f"train on, {held_out:,} held out, {test:,} to test, canvas {size[-1]} px"
+        )
 
     def evaluate(self, model: nn.Module, data: PictureSets, split: str, repeat: int) -> Measured:
         return measured(model, (data.test if split == "test" else data.held_out)(0, 1))

@@ -44,6 +44,11 @@ def predict(
     Raises:
         ValueError: no such run, or an image that cannot be read; it names the file.
     """
+    if folder.is_file():
+        raise ValueError(f"{folder} is a file, no run or model: name the folder first, then images")
+    for path in pictures:
+        if path.is_dir():
+            raise ValueError(f"{path} is a folder: name its files, {path / '*'}")
     model = load_model(folder, trust_code=trust_code)
     config, spec = read_config(folder), read_spec(folder)
     if len(spec.shape) != 3:

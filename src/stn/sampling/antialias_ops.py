@@ -15,7 +15,7 @@ from torch import Tensor
 from .._checks import widen
 from . import antialias, native
 from .kernels import Mode
-from .ops import LIBRARY
+from .ops import LIBRARY, is_batched, leaves, refuse_tangents
 
 MODES = {"bilinear": 0, "bicubic": 1, "lanczos3": 2, "gaussian": 3}
 # The fields of `Antialias` in native/antialias.h, in their order.
@@ -106,10 +106,12 @@ def _is_plain(tensor: Tensor) -> bool:
 
 
 def _run_footprint(jacobian: Tensor, bound: float) -> Tensor:
+    refuse_tangents(jacobian)
     return _footprints(jacobian, None, bound)
 
 
 def _run_footprint_backward(grad: Tensor, jacobian: Tensor, bound: float) -> Tensor:
+    refuse_tangents(grad, jacobian)
     return _footprints(jacobian, grad.contiguous(), bound)
 
 
@@ -135,11 +137,20 @@ def _differentiate_footprint(ctx, grad, run: Callable = torch.ops.stn.footprint_
 def _differentiate_footprint_backward(ctx, of_grad):
     again = torch.is_grad_enabled()
     with torch.enable_grad():
-        grad, jacobian = _leaves(ctx.saved_tensors)
-        out = torch.linalg.inv(antialias.footprint(jacobian, (round(ctx.bound),)))
+        grad, jacobian = leaves(ctx.saved_tensors)
+        out = antialias.footprints(jacobian, (round(ctx.bound),))[0]
         (first,) = torch.autograd.grad(out, jacobian, grad, create_graph=True)
         second = torch.autograd.grad(first, (grad, jacobian), of_grad, create_graph=again)
     return *second, None
+
+
+def _footprint_backward_by_reference(grad: Tensor, jacobian: Tensor, bound: float) -> Tensor:
+    """Also of a grad under vmap, as of `is_grads_batched`."""
+    again = torch.is_grad_enabled()
+    with torch.enable_grad():
+        (own,) = leaves([jacobian])
+        out = antialias.footprints(own, (round(bound),))[0]
+        return torch.autograd.grad(out, own, grad, create_graph=again)[0]
 
 
 class _Footprint(torch.autograd.Function):
@@ -151,6 +162,8 @@ class _Footprint(torch.autograd.Function):
     @staticmethod
     def backward(ctx, grad):  # pyright: ignore[reportIncompatibleMethodOverride]
         run = _FootprintBackward.apply if torch.is_grad_enabled() else _run_footprint_backward
+        if is_batched(grad):
+            run = _footprint_backward_by_reference
         return _differentiate_footprint(ctx, grad, run)
 
 
@@ -169,6 +182,7 @@ class _FootprintBackward(torch.autograd.Function):
 
 
 def _run(input, px, inverse, size, *options):
+    refuse_tangents(input, px, inverse)
     shape = px.shape[0], input.shape[1], *size
     out = torch.empty(shape, dtype=input.dtype, device=input.device)
     if out.numel():
@@ -192,6 +206,7 @@ def _new_gradients(input, px, inverse, needs_input, needs_places):
 
 
 def _run_backward(grad, input, px, inverse, size, *options):
+    refuse_tangents(grad, input, px, inverse)
     *options, needs_input, needs_places = options
     grads = _new_gradients(input, px, inverse, needs_input, needs_places)
     if not grad.numel() or not input.numel():
@@ -272,7 +287,7 @@ def _differentiate_backward(ctx, *of_grads):
     needs = needs_input, needs_places, needs_places
     again = torch.is_grad_enabled()
     with torch.enable_grad():
-        own = _leaves(ctx.saved_tensors)
+        own = leaves(ctx.saved_tensors)
         out = sample_by_reference(*own[1:], *options)
         wanted = [t for t, n in zip(own[1:], needs, strict=True) if n]
         first = torch.autograd.grad(out, wanted, own[0], create_graph=True)
@@ -281,8 +296,12 @@ def _differentiate_backward(ctx, *of_grads):
     return *second, *(None,) * 6
 
 
-def _leaves(tensors: Sequence[Tensor]) -> list[Tensor]:
-    return [t.view_as(t) if t.requires_grad else t.detach().requires_grad_() for t in tensors]
+def _run_backward_by_reference(grad, input, px, inverse, *options):
+    again = torch.is_grad_enabled()
+    with torch.enable_grad():
+        own = leaves((input, px, inverse))
+        out = sample_by_reference(*own, *options[:-2])
+        return torch.autograd.grad(out, own, grad, create_graph=again)
 
 
 class _Antialias(torch.autograd.Function):
@@ -293,8 +312,8 @@ class _Antialias(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, grad):  # pyright: ignore[reportIncompatibleMethodOverride]
-        again = torch.is_grad_enabled()
-        return _differentiate(ctx, grad, _AntialiasBackward.apply if again else _run_backward)
+        run = _AntialiasBackward.apply if torch.is_grad_enabled() else _run_backward
+        return _differentiate(ctx, grad, _run_backward_by_reference if is_batched(grad) else run)
 
 
 class _AntialiasBackward(torch.autograd.Function):

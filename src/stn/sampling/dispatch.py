@@ -94,11 +94,13 @@ def choose(call: Call, backend: str | None = None) -> str:
 
 def _transforms() -> tuple[bool, bool]:
     """Whether torch.func is at work, and whether derivatives are carried forward."""
-    if torch.compiler.is_compiling():
-        return False, False
     functorch = torch._C._functorch  # pyright: ignore[reportAttributeAccessIssue]
     forward = torch.autograd.forward_ad._current_level >= 0
     stack = functorch.get_interpreter_stack()
     if not stack:
         return False, forward
     return True, forward or any(layer.key() == functorch.TransformType.Jvp for layer in stack)
+
+
+# As torch.compiler.assume_constant_result does, which would load all of the compiler.
+_transforms._dynamo_marked_constant = True  # pyright: ignore[reportFunctionMemberAccess]

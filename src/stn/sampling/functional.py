@@ -2,12 +2,21 @@
 
 import math
 from collections.abc import Callable
+from numbers import Real
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from .._checks import check_choice, check_device, check_floating, full_precision, shape_of, widen
+from .._checks import (
+    check_choice,
+    check_device,
+    check_floating,
+    full_precision,
+    is_traced,
+    shape_of,
+    widen,
+)
 from ..places import Places, pixels_of
 from . import antialias as aa
 from . import antialias_ops, antialias_traced, blur, dispatch, kernels, ops, padding
@@ -99,7 +108,7 @@ def grid_sample(
     Reference:
         Jaderberg et al., Spatial Transformer Networks, 2015, eqs. 3-7.
     """
-    dim = check_input(input)
+    dim, align_corners = check_input(input), bool(align_corners)  # torch's own default is None
     check_floating(grid, "grid")
     if grid.dim() not in (dim + 2, dim + 3) or grid.shape[-1] != dim:
         raise ValueError(
@@ -136,12 +145,18 @@ def sample(
     fill = options.fill.detach() if isinstance(options.fill, Tensor) else options.fill
     level = _check_fill(fill, input)
     smooth, shift = blur.blurred(
-        input.detach(), options.gradient_blur_px, options.padding_mode, options.align_corners, level
+        input, options.gradient_blur_px, options.padding_mode, options.align_corners, level
     )
     plain = Options("bilinear", options.padding_mode, options.align_corners, fill=fill)
-    px = places.pixels(input.shape[2:]).flatten(len(places.lead), -2).flatten(0, -3) + shift
-    slope = _sample(smooth, places._replace(kind="px", values=px), plain, None)
-    return shown + (slope - slope.detach()).to(shown.dtype)
+
+    def read(at: Places) -> Tensor:
+        px = at.pixels(input.shape[2:]).flatten(len(at.lead), -2).flatten(0, -3) + shift
+        return _sample(smooth, at._replace(kind="px", values=px), plain, None)
+
+    slope = read(places)
+    # Takes off its value, and the image's gradient, but not the mixed derivative.
+    same = read(still) if input.requires_grad else slope.detach()
+    return shown + (slope - same).to(shown.dtype)
 
 
 def _sample(input: Tensor, places: Places, options: Options, jacobian: Tensor | None) -> Tensor:
@@ -187,16 +202,14 @@ def _fused(
     else:
         level = _check_fill(options.fill, input).to(widen(input).dtype)
         level = level.view(-1, *[1] * len(size))
-        if options.padding_mode == "zeros":  # `fill` is for points that are not finite
-            out = read(input, "zeros")
-            ones = torch.ones_like(input[:1, :1])
+        ones = torch.ones_like(input[:1, :1], dtype=torch.float64)
+        if options.padding_mode == "fill":
+            cover = read(ones, "zeros")
+            out = (read(widen(input), "zeros") + level * (1 - cover)).to(input.dtype)
+        else:  # `fill` is for points that are not finite
+            out = read(input, options.padding_mode)
             finite = ops.sample(ones, values.detach(), *where, "nearest", "border")
             out = torch.where(finite == 1, out, level.to(out.dtype))
-        else:  # what reads `fill` reads 0 of the image's rise over it
-            padding_mode = "zeros" if options.padding_mode == "fill" else options.padding_mode
-            rise = widen(input) - level
-            out = read(rise, padding_mode)
-            out = (out + level).to(input.dtype)
     return out if len(lead) == 1 else out.unflatten(0, (batch, lead[1]))
 
 
@@ -288,11 +301,15 @@ def _check_fill(fill: Fill, image: Tensor) -> Tensor:
                 f"fill must be a float or a tensor of shape (C,) = ({image.shape[1]},), "
                 f"got {shape_of(fill)}"
             )
+        if fill.device.type == "cpu" and not is_traced() and not bool(fill.isfinite().all()):
+            raise ValueError(f"fill must be finite, got {fill.tolist()}")
         return widen(fill).to(image.device)
+    if not isinstance(fill, Real):
+        raise TypeError(f"fill must be a float or a tensor of shape (C,), got {fill!r}")
     if not math.isfinite(fill):
         raise ValueError(f"fill must be finite, got {fill!r}; warp a mask to mark what is outside")
     return torch.full((1,), fill, dtype=torch.float64, device=image.device)
 
 
 def _is_zero(fill: Fill) -> bool:
-    return not isinstance(fill, Tensor) and fill == 0
+    return isinstance(fill, Real) and bool(fill == 0)

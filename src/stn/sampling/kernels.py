@@ -10,7 +10,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from .._checks import keep_wide
+from .._checks import keep_wide, wide_dtype
 
 MODES = ("nearest", "bilinear", "bicubic", "lanczos3", "gaussian")
 CUBIC_A = -0.75
@@ -103,7 +103,7 @@ class TableKernel(Kernel):
         super().__init__(support)
         self.nodes_per_px = nodes_per_px
         inside = support * nodes_per_px - 1
-        nodes = torch.arange(-inside, inside + 1) / nodes_per_px
+        nodes = torch.arange(-inside, inside + 1, dtype=wide_dtype()) / nodes_per_px
         self.weights = nn.Parameter((1 - nodes.abs()).clamp(min=0))
 
     def forward(self, offset_px: Tensor) -> Tensor:

@@ -6,7 +6,7 @@ straight from an autograd.Function, which costs a third of what the operator's o
 traced code sees the operator.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -48,7 +48,7 @@ def _is_plain(tensor: Tensor) -> bool:
 
 def layout_of(input: Tensor) -> torch.memory_format:
     """channels_last where an image is, else planar."""
-    if not input.is_contiguous():
+    if not is_batched(input) and not input.is_contiguous():  # vmap does not know of channels_last
         if input.dim() == 4 and input.is_contiguous(memory_format=torch.channels_last):
             return torch.channels_last
         if input.dim() == 5 and input.is_contiguous(memory_format=torch.channels_last_3d):
@@ -82,7 +82,28 @@ def new_gradients(
     return grad_input, torch.empty_like(places, memory_format=torch.contiguous_format)
 
 
+def refuse_tangents(*tensors: Tensor) -> None:
+    """Compiled before forward differentiation began, a graph would lose its derivatives here."""
+    if torch.autograd.forward_ad._current_level < 0:
+        return
+    if any(torch.autograd.forward_ad.unpack_dual(t).tangent is not None for t in tensors):
+        raise NotImplementedError(
+            "this operator has no forward-mode derivative: compile what differentiates forward, "
+            'or pass backend="reference"'
+        )
+
+
+def is_batched(tensor: Tensor) -> bool:
+    """Whether vmap is at work, old or new, whose tensors kernels cannot read."""
+    if torch.compiler.is_compiling():
+        return False
+    functorch = torch._C._functorch  # pyright: ignore[reportAttributeAccessIssue]
+    active = functorch.peek_interpreter_stack() is not None
+    return active or bool(functorch.is_legacy_batchedtensor(tensor))
+
+
 def _run(input, places, size, kind, *options):
+    refuse_tangents(input, places)
     layout = layout_of(input)
     out = new_output(input, places, size, layout)
     if out.numel():
@@ -93,6 +114,7 @@ def _run(input, places, size, kind, *options):
 
 
 def _run_backward(grad, input, places, size, kind, *options):
+    refuse_tangents(grad, input, places)
     *options, needs_input, needs_places = options
     grads = new_gradients(input, places, kind, needs_input, needs_places)
     if not grad.numel():
@@ -142,16 +164,27 @@ def _differentiate_backward(ctx, of_grad_input, of_grad_places):
     needs = needs_input, needs_places
     again = torch.is_grad_enabled()
     with torch.enable_grad():
-        own = [
-            t.view_as(t) if t.requires_grad else t.detach().requires_grad_()
-            for t in (grad, input, places)
-        ]
+        own = leaves((grad, input, places))
         out = sample_by_reference(own[1], own[2], *options)
         wanted = [t for t, n in zip(own[1:], needs, strict=True) if n]
         first = torch.autograd.grad(out, wanted, own[0], create_graph=True)
         given = [g for g, n in zip((of_grad_input, of_grad_places), needs, strict=True) if n]
         second = torch.autograd.grad(first, own, given, create_graph=again, allow_unused=True)
     return *second, *(None,) * 7
+
+
+def _run_backward_by_reference(grad, input, places, *options):
+    """Also of a grad under vmap, as of `is_grads_batched`."""
+    again = torch.is_grad_enabled()
+    with torch.enable_grad():
+        image, where = leaves((input, places))
+        out = sample_by_reference(image, where, *options[:-2])
+        return torch.autograd.grad(out, (image, where), grad, create_graph=again)
+
+
+def leaves(tensors: Sequence[Tensor]) -> list[Tensor]:
+    """To differentiate by: on the graphs that they have, or on one of their own."""
+    return [t.view_as(t) if t.requires_grad else t.detach().requires_grad_() for t in tensors]
 
 
 class _Sample(torch.autograd.Function):
@@ -162,8 +195,8 @@ class _Sample(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, grad):  # pyright: ignore[reportIncompatibleMethodOverride]
-        again = torch.is_grad_enabled()
-        return _differentiate(ctx, grad, _SampleBackward.apply if again else _run_backward)
+        run = _SampleBackward.apply if torch.is_grad_enabled() else _run_backward
+        return _differentiate(ctx, grad, _run_backward_by_reference if is_batched(grad) else run)
 
 
 class _SampleBackward(torch.autograd.Function):

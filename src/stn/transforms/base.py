@@ -6,7 +6,15 @@ import torch
 from torch import Tensor, nn
 
 from .. import coords
-from .._checks import check_points, check_size, check_theta, full_precision, shape_of, widen
+from .._checks import (
+    check_floating,
+    check_points,
+    check_size,
+    check_theta,
+    full_precision,
+    shape_of,
+    widen,
+)
 from ..places import Places
 from .inversion import newton_inverse
 
@@ -166,6 +174,7 @@ class Transform(nn.Module):
         target, source = torch.broadcast_tensors(target, source)
         if weights is None:
             weights = torch.ones_like(target[..., 0])
+        check_floating(weights, "weights")
         try:
             weights = weights.to(target).expand(target.shape[:-1])
         except RuntimeError:
@@ -256,6 +265,7 @@ class MatrixTransform(Transform):
         Raises:
             ValueError: a matrix is not in the family.
         """
+        check_floating(m, "m")
         rows = self.matrix(torch.zeros(1, self.num_params)).shape[-2]
         full = (self.dim + 1, self.dim + 1)
         if m.dim() != 3 or m.shape[-2:] not in ((rows, self.dim + 1), full):
@@ -272,7 +282,7 @@ class MatrixTransform(Transform):
             last[..., -1] = 1
             back = torch.cat([back, last], dim=-2)
         tolerance = 100 * torch.finfo(m.dtype).eps * scaled.abs().amax((-2, -1)).clamp(min=1)
-        bad = ~((back - scaled).abs().amax((-2, -1)) <= tolerance)
+        bad = ~((back - scaled).abs().amax((-2, -1)) <= tolerance) | ~theta.isfinite().all(-1)
         if bool(bad.any()):
             raise ValueError(
                 f"matrix {int(bad.nonzero()[0])} of the batch is not in the family {self!r}; "

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from .base import Transform
+from .base import Transform, check_transform
 
 
 class Compose(Transform):
@@ -18,6 +18,8 @@ class Compose(Transform):
     def __init__(self, *transforms: Transform):
         if not transforms:
             raise ValueError("Compose needs at least one transform")
+        for transform in transforms:
+            check_transform(transform)
         dims = {t.dim for t in transforms}
         if len(dims) > 1:
             raise ValueError(f"Compose needs transforms of one dim, got {sorted(dims)}")

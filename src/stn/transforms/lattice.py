@@ -38,7 +38,7 @@ class LatticeTransform(Transform):
         nodes = coords.target_points(lattice, self.nodes_at_ends, torch.float64)
         super().__init__(dim, nodes.numel())
         self.lattice = lattice
-        self.register_buffer("control_points", nodes, persistent=False)
+        self.register_buffer("control_points", nodes.clone(), persistent=False)
         ends = coords.to_pixels(
             torch.tensor([[0.0], [1.0]]).expand(2, dim), lattice, self.nodes_at_ends
         )
@@ -67,19 +67,22 @@ class LatticeTransform(Transform):
 
     def kept(self, size: tuple[int, ...], align: bool, like: Tensor) -> tuple[Tensor, ...]:
         """`constants` on the device of `like` and in its type, made once."""
+        if is_traced():
+            return self._made(size, align, like)
         key = (size, align, like.dtype, like.device)
         kept = self._kept.get(key)
         if kept is None:
-            with torch.inference_mode(False), torch.no_grad():
-                kept = tuple(
-                    part.to(like.device, like.dtype if part.is_floating_point() else part.dtype)
-                    for part in self.constants(size, align)
-                )
-            if not is_traced():
-                if len(self._kept) == KEPT_GRIDS:
-                    self._kept.clear()
-                self._kept[key] = kept
+            if len(self._kept) == KEPT_GRIDS:
+                self._kept.clear()
+            kept = self._kept[key] = self._made(size, align, like)
         return kept
+
+    def _made(self, size: tuple[int, ...], align: bool, like: Tensor) -> tuple[Tensor, ...]:
+        with torch.inference_mode(False), torch.no_grad():
+            return tuple(
+                part.to(like.device, like.dtype if part.is_floating_point() else part.dtype)
+                for part in self.constants(size, align)
+            )
 
     def extra_repr(self) -> str:
         return f"lattice={self.lattice}"

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from .. import linalg
+from .._checks import wide_dtype
 from .base import Transform
 from .velocity import check_cells, interpolate
 
@@ -49,7 +50,7 @@ class LearnedBasis(Transform):
             raise ValueError(f"rank must be a positive integer, got {rank!r}")
         super().__init__(len(lattice), len(lattice) * int(rank))
         self.rank, self.lattice = int(rank), lattice
-        self.basis = nn.Parameter(START * torch.randn(self.rank, *lattice))
+        self.basis = nn.Parameter(START * torch.randn(self.rank, *lattice, dtype=wide_dtype()))
 
     def basis_at(self, points: Tensor) -> Tensor:
         """B (1 or B, N, rank) at points (1 or B, N, dim)."""

@@ -59,4 +59,6 @@ class Projective(MatrixTransform):
         if target.shape[1] < needed:
             raise ValueError(f"{self!r}.fit needs at least {needed} points, got {target.shape[1]}")
         matrix = linalg.homography(target, source, weights)
-        return self.theta_of(matrix / matrix[..., -1:, -1:])
+        theta = self.theta_of(matrix / matrix[..., -1:, -1:])
+        seen = (self.valid_at(theta, target) | (weights == 0)).all(-1, keepdim=True)
+        return torch.where(seen, theta, torch.nan)

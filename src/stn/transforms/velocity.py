@@ -84,7 +84,7 @@ def interpolate(values: Tensor, lattice: tuple[int, ...], points: Tensor) -> Ten
 
 
 def check_cells(cells: Sequence[int], name: str) -> tuple[int, ...]:
-    cells = tuple(cells)
+    cells = (cells,) if isinstance(cells, int) else tuple(cells)
     if len(cells) not in (2, 3):
         raise ValueError(f"{name} must be (H, W) or (D, H, W), got {cells}")
     return check_size(cells, len(cells), name)

@@ -44,7 +44,9 @@ def line_chart(lines: Sequence[Line], x_label: str, y_label: str) -> str:
         return ""
     ys = [y for _, y in points]
     log = min(ys) > 0
-    low, high = (min(ys) / 1.15, max(ys) * 1.15) if log else (min(0.0, *ys), max(*ys, 1e-9))
+    low, high = (min(ys) / 1.15, max(ys) * 1.15) if log else (min(*ys, 0.0), max(*ys, 0.0))
+    if low == high:  # all are zero
+        high = 1.0
     right = max(x for x, _ in points) or 1.0
 
     def place(x: float, y: float) -> tuple[float, float]:

@@ -11,7 +11,7 @@ from ..training.checkpoint import write_atomically
 from . import charts
 from .pictures import REGION_STYLE
 from .sections import run_section
-from .tables import RunView, error_table, is_number, look_up
+from .tables import RunView, error_table, is_number, look_up, of_paper
 
 # More lines than this are told apart only recipe by recipe.
 LINES_IN_A_CHART = 8
@@ -62,7 +62,7 @@ def _lead(runs: Sequence[RunView]) -> str:
 
 def _notes(runs: Sequence[RunView]) -> str:
     notes = []
-    if any(look_up(run, "column") == "quick" for run in runs):
+    if any(look_up(run, "column") == "quick" and of_paper(run) for run in runs):
         notes.append(
             '<p class="note"><strong>Quick runs are under-trained.</strong> They show in minutes '
             "how the networks compare, and do not follow the paper's schedule: the paper trained "
@@ -70,8 +70,9 @@ def _notes(runs: Sequence[RunView]) -> str:
         )
     notes.append(
         '<p class="soft">Test images take no part in training. The weights are those with the '
-        "lowest held-out error, on images that are not trained on either. “Paper” is the number "
-        "that Jaderberg et al. (2015) give for this network, where they give one.</p>"
+        "lowest held-out error, on images that are not trained on either."
+        + " “Paper” is the number that Jaderberg et al. (2015) give for this network, where they "
+        "give one." * any(map(of_paper, runs)) + "</p>"
     )
     return "".join(notes)
 

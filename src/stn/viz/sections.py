@@ -3,6 +3,8 @@
 import html
 import itertools
 import json
+from collections import Counter
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -27,6 +29,8 @@ def run_section(run: RunView, anchor: str) -> str:
     parts.append(f'<h2 id="{anchor}">{html.escape(run.name)}</h2>')
     if run.results is None:
         parts.append("<p><strong>Not finished:</strong> there are no results yet.</p>")
+    if run.classes:
+        parts.append(_guess(run.classes))
     if run.examples is not None and len(run.examples.labels):
         parts.append(_examples(run.examples))
     if run.film is not None:
@@ -45,6 +49,15 @@ def run_section(run: RunView, anchor: str) -> str:
         f'<details><summary>Configuration</summary><pre tabindex="0">{config}</pre></details>'
     )
     return "".join([*parts, "</section>"])
+
+
+def _guess(classes: Sequence[str]) -> str:
+    ((name, count),) = Counter(classes).most_common(1)
+    error = 100 * (1 - count / len(classes))
+    return (
+        f'<p class="soft">Always naming {html.escape(name)}, the most frequent class of '
+        f"{len(classes):,} test images, would be wrong in {error:.1f} %.</p>"
+    )
 
 
 def _examples(examples: Examples) -> str:

@@ -11,8 +11,9 @@ from .overlays import Examples
 from .survey import Survey
 
 NOTHING = "&ndash;"
+PAPER = "Paper, %"
 COLUMNS = (
-    "Model and run", "Recipe", "Test error, %", "Held-out error, %", "Paper, %", "Parameters",
+    "Model and run", "Recipe", "Test error, %", "Held-out error, %", PAPER, "Parameters",
     "Samples seen", "Seconds", "Seed", "Commit", "Device",
 )  # fmt: skip
 WORDS = ("Recipe", "Commit", "Device")
@@ -45,6 +46,7 @@ class RunView:
         survey: of many test images.
         film: of the training.
         moments: lines as those of metrics.jsonl, of what was recorded for the film.
+        classes: of the test images, one name for each; () where an answer has several parts.
     """
 
     name: str
@@ -55,6 +57,7 @@ class RunView:
     survey: Survey | None = None
     film: Film | None = None
     moments: Sequence[dict[str, Any]] = ()
+    classes: Sequence[str] = ()
 
 
 def look_up(run: RunView, key: str) -> Any:
@@ -79,12 +82,20 @@ def text(value: Any) -> str:
     return NOTHING if value is None else html.escape(str(value))
 
 
+def of_paper(run: RunView) -> bool:
+    """Whether the paper has a number for the run."""
+    return is_number(look_up(run, "paper_error_percent"))
+
+
 def error_table(runs: Sequence[RunView]) -> str:
     """One row per run; an unfinished one shows what its metrics say so far."""
+    paper = any(map(of_paper, runs))
     head = "".join(
-        f'<th scope="col"{" class=word" if name in WORDS else ""}>{name}</th>' for name in COLUMNS
+        f'<th scope="col"{" class=word" if name in WORDS else ""}>{name}</th>'
+        for name in COLUMNS
+        if paper or name != PAPER
     )
-    rows = "".join(_row(run, f"run-{i}") for i, run in enumerate(runs, start=1))
+    rows = "".join(_row(run, f"run-{i}", paper) for i, run in enumerate(runs, start=1))
     return (
         '<div class="scroll" tabindex="0" role="region" aria-label="Errors of all runs">'
         f'<table class="runs-table"><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>'
@@ -92,7 +103,7 @@ def error_table(runs: Sequence[RunView]) -> str:
     )
 
 
-def _row(run: RunView, anchor: str) -> str:
+def _row(run: RunView, anchor: str, paper: bool) -> str:
     model, column = look_up(run, "model"), look_up(run, "column")
     name = html.escape(run.name)
     shown = name if model is None else f"{text(model)}</a><small>{name}</small>"
@@ -110,7 +121,7 @@ def _row(run: RunView, anchor: str) -> str:
         samples, seconds = run.results.get("samples_seen"), run.results.get("seconds")
     numbers = (
         held_out,
-        number(look_up(run, "paper_error_percent"), ".1f"),
+        *([number(look_up(run, "paper_error_percent"), ".1f")] if paper else ()),
         number(look_up(run, "parameters"), ",.0f"),
         number(samples, ",.0f"),
         number(seconds, ",.0f"),
