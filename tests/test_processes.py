@@ -35,7 +35,7 @@ except RuntimeError as error:
     sys.exit(2)
 """
 EVALUATE = """
-import sys
+import os, sys
 sys.path.insert(0, {root!r})
 from tests import synthetic
 from stn import load_model
@@ -46,7 +46,8 @@ processes = Processes(cpu=True)
 images, labels, _ = frozen_set(*synthetic.splits().held_out, "r", 0)
 chunks = in_chunks(images[:4321], labels[:4321], 100)(processes.rank, processes.count)
 error = error_percent(load_model({folder!r}), chunks, processes.total)
-print(processes.rank, processes.count, repr(error), file=sys.stderr, flush=True)
+line = f"{{processes.rank}} {{processes.count}} {{error!r}}\\n"
+os.write(2, line.encode())  # at once: print would mix the lines of two processes
 processes.close()
 """
 
