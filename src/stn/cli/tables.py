@@ -57,6 +57,10 @@ class Reproduce:
         for name in ("seeds", "processes", "threads"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if self.quick and self.column not in (None, "quick"):
+            raise ValueError(
+                f"--quick and --column {self.column} are two columns: give one of them"
+            )
         column = "quick" if self.quick else self.column
         experiments = queue_of(self.table, column, self.seeds)
         if self.table != "stand-ins":

@@ -188,6 +188,7 @@ def _birds(
         training=replace(training, seed=seed),
         workers=2,
     )
+    made.check_made()
     names = read_cub(made.place, net.shape[1:]).names
     if recipe == "cub" and len(names) != BIRDS:
         raise ValueError(

@@ -10,6 +10,7 @@ from torch import nn
 
 from ..data import (
     Augmentation,
+    DataError,
     ImageSet,
     PictureSets,
     augmented,
@@ -42,6 +43,7 @@ MOST_NAMED = 10
 BATCHES_AHEAD = 2  # of shards
 REMOTE = ("http://", "https://")
 KNOWN = "@"  # begins the name of a set in stn's own data folder
+MADE = ("street-numbers", "creatures")  # such sets as `stn data` makes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,12 +94,19 @@ class Pictures(Experiment):
         """Whether the pictures are not on this machine where they were."""
         return not self.data.startswith(REMOTE) and not Path(self.place).expanduser().exists()
 
+    def check_made(self) -> None:
+        """Raise a DataError if the pictures are made ones and were not made yet."""
+        name = self.data.removeprefix(KNOWN)
+        if name in MADE and self.gone:
+            raise DataError(f"there is no {self.place}; make it: stn data {name}")
+
     def changed(self, epochs: float | None, lr: float | None) -> "Pictures":
         if epochs is not None:
             raise ValueError(f"{self.recipe} counts steps, not epochs")
         return self if lr is None else replace(self, training=replace(self.training, lr=lr))
 
     def load(self) -> PictureSets:
+        self.check_made()
         return self._checked(SOURCES[self.source](self), self.data)
 
     def load_from(self, data: str) -> PictureSets:
