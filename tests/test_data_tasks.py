@@ -26,6 +26,7 @@ from stn.data.distort import Clutter
 
 NEW = ["addition", "colocalization", "colocalization-cluttered", "volumes"]
 SHAPES = {
+    "p-42": (1, 28, 28),
     "addition": (2, 42, 42),
     "colocalization": (1, 84, 84),
     "colocalization-cluttered": (1, 84, 84),

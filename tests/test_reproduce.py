@@ -241,7 +241,7 @@ def test_only_what_is_missing_is_run(tmp_path, monkeypatch):
         ("reproduce ablations --column faithful", "it has ablation"),
         ("reproduce ablations", "stn data mnist"),
         ("reproduce stand-ins --column faithful", "it has quick"),
-        ("reproduce stand-ins", "creatures has no images.txt"),
+        ("reproduce stand-ins", "creatures; make it: stn data creatures"),
         ("reproduce cluttered --seeds 0", "seeds must be at least 1"),
         ("reproduce cluttered", "stn data mnist"),
     ],

@@ -18,6 +18,7 @@ class Reproduce:
             "table1",
             "cluttered",
             "addition",
+            "canvas",
             "volumes",
             "colocalization",
             "all",
@@ -25,8 +26,9 @@ class Reproduce:
             "stand-ins",
         ]
     ]
-    """table1: R, RTS, P, E by 8 models. cluttered: TC by 4. addition: 8. volumes: 2. ablations: of
-    the quick st-fcn-affine on RTS. stand-ins: made house numbers and creatures, quick."""
+    """table1: R, RTS, P, E by 8 models. cluttered: TC by 4. addition: 8. canvas: P as
+    on 42 px, by 2. volumes: 2. ablations: of the quick st-fcn-affine on RTS. stand-ins: made house
+    numbers and creatures, quick."""
     column: str | None = None
     """One of `stn list`; by default faithful, or the only one that a table has."""
     quick: bool = False

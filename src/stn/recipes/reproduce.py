@@ -24,6 +24,7 @@ ORDER = tuple(dict.fromkeys((
     "cnn-40", "cnn", "st-cnn-affine", "st-cnn-projective", "st-cnn-tps", COLOCALIZER,
     *BEST.values(), *SVHN_MODELS, *CREATURE_MODELS,
 )))  # fmt: skip
+PLAIN_AND_TWIN = ("fcn", "st-fcn-affine")
 COLOCALIZATIONS = ("colocalization", "colocalization-cluttered")
 TABLES = {
     "table1": [
@@ -34,7 +35,8 @@ TABLES = {
     ],
     "cluttered": [("mnist-tc", model) for model in ORDER if model in PAPER["tc"]],
     "addition": [("mnist-addition", model) for model in ORDER if model in PAPER["addition"]],
-    "volumes": [("mnist-volumes", model) for model in ("fcn", "st-fcn-affine")],
+    "canvas": [("mnist-p-42", model) for model in PLAIN_AND_TWIN],
+    "volumes": [("mnist-volumes", model) for model in PLAIN_AND_TWIN],
     "colocalization": [(f"mnist-{name}", COLOCALIZER) for name in COLOCALIZATIONS],
 }
 TABLES["all"] = sorted(
@@ -50,6 +52,7 @@ TABLES["stand-ins"] = [
 
 # What a table's cells are run in, by default in the first.
 COLUMNS_OF = dict.fromkeys(TABLES, ("faithful", "quick", "best")) | {
+    "canvas": ("faithful", "quick"),
     "volumes": ("faithful", "quick"),
     "stand-ins": ("quick",),
     "ablations": ("ablation",),

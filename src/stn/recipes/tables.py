@@ -9,7 +9,7 @@ from ..training import write_atomically
 from .ablations import ABLATIONS
 from .colocalization import COLOCALIZER
 from .digits import BEST
-from .reproduce import ORDER
+from .reproduce import ORDER, PLAIN_AND_TWIN
 
 # 97.5 % quantiles of Student's t for 1, 2, … degrees of freedom.
 STUDENT = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262)
@@ -163,6 +163,9 @@ PARTS: dict[str, Callable[[list[dict]], str]] = {
     "digits": lambda rows: error_table(rows, DIGITS),
     "addition": lambda rows: error_table(rows, ("addition",)),
     "addition-parts": part_table,
+    "canvas": lambda rows: error_table(
+        [row for row in rows if row["model"] in PLAIN_AND_TWIN], ("p", "p-42")
+    ),
     "volumes": lambda rows: error_table(rows, ("volumes",)),
     "stand-ins": lambda rows: error_table(rows, STAND_INS),
     "windows": window_table,
