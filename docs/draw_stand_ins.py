@@ -11,12 +11,14 @@ import torch
 from matplotlib.figure import Figure
 from matplotlib.patches import Polygon
 
+import stn
 from stn.models import load_model
 from stn.recipes import read_experiment
 from stn.viz import region_outline
 from stn.viz.pictures import REGIONS
 
 PICTURES = 6
+NUMBERS = 8
 CELL = 1.3  # inches
 
 
@@ -56,6 +58,55 @@ def draw_windows(folders: list[Path], path: Path) -> None:
     print(f"wrote {path}")
 
 
+@torch.no_grad()
+def draw_numbers(folders: list[Path], path: Path) -> None:
+    """Test numbers with the region that each network reads, and below each that region."""
+    experiment = read_experiment(folders[0] / "config.json")
+    images, _, _ = experiment.shown(experiment.load())
+    images = images[:: len(images) // NUMBERS][:NUMBERS]
+    size = tuple(images.shape[2:])
+    figure = Figure((CELL * NUMBERS, CELL * (len(folders) + 1)), layout="compressed")
+    axes = figure.subplots(len(folders) + 1, NUMBERS)
+    for axis in axes.flat:
+        axis.set_axis_off()
+    for axis, image in zip(axes[0], images, strict=True):
+        axis.imshow(image.movedim(0, -1))
+    for folder, row, edge in zip(folders, axes[1:], REGIONS, strict=False):
+        theta = whole_theta(load_model(folder).eval(), images)
+        grids = stn.Affine().grid(theta, size)
+        outputs = stn.warp(images, stn.Affine(), theta)
+        row[0].set_title(folder.name.split("_")[1], fontsize=8, loc="left", color=edge)
+        for top, axis, grid, output in zip(axes[0], row, grids, outputs, strict=True):
+            line = region_outline(grid, size)
+            top.add_patch(Polygon(line, fill=False, edgecolor=edge, lw=1.5))
+            axis.imshow(output.movedim(0, -1).clamp(0, 1))
+    figure.savefig(path, dpi=110)
+    print(f"wrote {path}")
+
+
+def whole_theta(net: torch.nn.Module, images: torch.Tensor) -> torch.Tensor:
+    """theta (N, 6) of all affine transformers of a network, one after the other."""
+    matrices = []
+
+    def keep(layer, inputs) -> None:
+        linear = stn.Affine().matrix(layer.theta(*inputs))
+        last = torch.tensor([0.0, 0.0, 1.0]).expand(len(linear), 1, 3)
+        matrices.append(torch.cat([linear, last], 1))
+
+    hooks = [
+        layer.register_forward_pre_hook(keep)
+        for layer in net.modules()
+        if isinstance(layer, stn.SpatialTransformer)
+    ]
+    net(images)
+    for hook in hooks:
+        hook.remove()
+    whole = matrices[0]
+    for matrix in matrices[1:]:
+        whole = whole @ matrix
+    return stn.Affine().from_matrix(whole[:, :2])
+
+
 def main() -> None:
     runs = Path(sys.argv[1] if len(sys.argv) > 1 else "runs/reproduce")
     images = Path(__file__).parent / "images"
@@ -63,6 +114,12 @@ def main() -> None:
     done = [folder for folder in windowed if (folder / "results.json").exists()]
     if done:
         draw_windows(done, images / "creatures.png")
+    reading = [
+        runs / f"street-numbers-128_{model}_quick_0" for model in ("st-cnn-single", "st-cnn-multi")
+    ]
+    done = [folder for folder in reading if (folder / "results.json").exists()]
+    if done:
+        draw_numbers(done, images / "street-numbers.png")
 
 
 if __name__ == "__main__":
