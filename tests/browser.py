@@ -16,6 +16,22 @@ SWITCHES = (
 PHONE, DESKTOP = (390, 844), (1280, 900)
 LOCAL_HOSTS = ("127.0.0.1", "localhost", "")
 WAIT_MS = 60_000
+COUNT_CALLS = """
+window.calls = 0;
+const ask = window.fetch;
+window.fetch = async (...request) => {
+  const counts = String(request[0]?.url ?? request[0]).includes("/run/");
+  window.calls += counts;
+  try {
+    const answer = await ask(...request);
+    if (counts) await answer.clone().text();
+    return answer;
+  } finally {
+    window.calls -= counts;
+  }
+};
+"""
+STILL = "() => (window.frames_still = window.calls ? 0 : window.frames_still + 1) > 5"
 
 
 class Seen(NamedTuple):
@@ -67,6 +83,7 @@ def opened(
     try:
         page = context.new_page()
         page.set_default_timeout(WAIT_MS)
+        page.add_init_script(COUNT_CALLS)
         seen = Seen(page, [], [])
         page.on("console", lambda m: m.type == "error" and seen.errors.append(m.text))
         page.on("pageerror", lambda error: seen.errors.append(str(error)))
@@ -76,6 +93,16 @@ def opened(
         yield seen
     finally:
         context.close()
+
+
+def settle(page) -> None:
+    """Wait until the server has answered every call, and the page shows the answers.
+
+    Gradio fills the parts of an answer into the page one after the other: a picture may have
+    changed before the sliders beside it have.
+    """
+    page.evaluate("window.frames_still = 0")
+    page.wait_for_function(STILL)
 
 
 def overflow_px(page) -> int:

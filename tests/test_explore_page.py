@@ -9,7 +9,7 @@ from PIL import Image
 
 from stn.explore import build, explore
 
-from .browser import DESKTOP, PHONE, check_contrast, chromium, opened, overflow_px
+from .browser import DESKTOP, PHONE, check_contrast, chromium, opened, overflow_px, settle
 
 MODEL = Path(__file__).parents[1] / "results" / "models" / "mnist-rts"
 CANVAS, RESULT = "#canvas image", "#result figure img"
@@ -51,7 +51,7 @@ def picture(page, selector):
 
 
 def changed(page, selector, act):
-    """Do `act` and wait until the image's data is other than before."""
+    """Do `act`, wait until the image's data is other than before, and for all that follows."""
     before = picture(page, selector)
     assert before.startswith("data:image/")
     act()
@@ -60,6 +60,7 @@ def changed(page, selector, act):
         " return (e.getAttribute('src') ?? e.getAttribute('href')) !== b; }",
         arg=[selector, before],
     )
+    settle(page)
 
 
 def tab_to(page, selector):
@@ -84,6 +85,7 @@ def drag(page, selector, dx, dy):
 
 def ready(page, selector):
     page.wait_for_selector(selector)
+    settle(page)
     return page
 
 
@@ -108,7 +110,8 @@ def test_draw_and_distort(launch, address):
         changed(page, CANVAS, lambda: page.get_by_label("7", exact=True).check())
         page.get_by_role("button", name="Undo all distortions").click()
         page.wait_for_function("document.querySelector('#distort-0 input').value === '0'")
-        page.wait_for_function("document.querySelector('#result').innerText.includes('reads 7')")
+        settle(page)
+        assert "reads 7" in page.locator("#result").inner_text()
         seen.check()
 
 
@@ -135,9 +138,7 @@ def test_play_with_families_and_samplers(launch, address, tmp_path):
         place = corner.get_attribute("style")
         slider.focus()
         changed(page, WARPED, lambda: page.keyboard.press("PageUp"))
-        page.wait_for_function(
-            "p => document.querySelector('#points .handle').getAttribute('style') !== p", arg=place
-        )
+        assert corner.get_attribute("style") != place
         angle = slider.input_value()
         changed(page, WARPED, lambda: drag(page, "#points .handle:nth-child(1)", 60, 0))
         assert slider.input_value() != angle
@@ -165,7 +166,8 @@ def test_points_that_no_theta_reaches_change_nothing(launch, address):
         before, frame = picture(page, WARPED), page.locator("#photo").bounding_box()
         label = page.get_attribute("#points .handle", "aria-label")
         drag(page, "#points .handle:nth-child(1)", frame["width"], frame["height"])
-        page.wait_for_selector(f'#points .handle[aria-label="{label}"]')  # it goes back
+        settle(page)
+        assert page.get_attribute("#points .handle", "aria-label") == label  # it went back
         assert picture(page, WARPED) == before
         type_in(0, "-1")
         seen.check()

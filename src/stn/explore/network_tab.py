@@ -63,6 +63,9 @@ def network_tab(gr: Any, viewer: Viewer) -> None:
             layer(gr, "<h2>3. What the network makes of it</h2>", "step-3")
             made = layer(gr, result, "result")
     shown, how = [seen, over, made], [*sliders, points]
+    # Calls that overlap may end in any order: after each change of the source or of all sliders
+    # comes what they are by then.
+    again = (show, [source, *how], shown)
 
     def begin(
         trigger: Any, find: Callable[..., Source], *inputs: Any, may_refuse: bool = False
@@ -73,13 +76,14 @@ def network_tab(gr: Any, viewer: Viewer) -> None:
             found = find(*values[: len(inputs)])
             return found, *show(found, *values[len(inputs) :])
 
-        connect(gr, [trigger], run, [*inputs, *how], [source, *shown], may_refuse=may_refuse)
+        outputs = [source, *shown]
+        connect(gr, [trigger], run, [*inputs, *how], outputs, again, may_refuse=may_refuse)
 
     def straighten(found: Source) -> tuple:
         return *START, show.straight, *show(found, *START, show.straight)
 
     connect(gr, [*(s.input for s in sliders), points.input], show, [source, *how], shown)
-    connect(gr, [reset.click], straighten, [source], [*how, *shown])
+    connect(gr, [reset.click], straighten, [source], [*how, *shown], again)
     begin(file.upload, lambda path: read_source(viewer, path), file, may_refuse=True)
     begin(test.click, lambda: viewer.source_of_test(next(numbers)), may_refuse=True)
     begin(square.input, lambda drawn: viewer.source_of_drawing(read_drawing(drawn)), square)
@@ -94,8 +98,8 @@ def network_tab(gr: Any, viewer: Viewer) -> None:
     def cleared(*values) -> tuple:
         return write(torch.zeros_like(typed_digit(0)), *values)
 
-    connect(gr, [typed.input], typed_as, [typed, *how], [square, source, *shown])
-    connect(gr, [clear.click], cleared, how, [square, source, *shown])
+    connect(gr, [typed.input], typed_as, [typed, *how], [square, source, *shown], again)
+    connect(gr, [clear.click], cleared, how, [square, source, *shown], again)
 
 
 class Shown:

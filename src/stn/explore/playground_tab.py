@@ -167,8 +167,18 @@ def playground_tab(gr: Any) -> None:
         numbers = play.numbers() if play.family.numbers else [gr.skip()] * MOST_NUMBERS
         return play.lines(), result(play, *sampler), *numbers
 
-    connect(gr, [points.input], dragged, said, [lines, made, *sliders], later)
-    connect(gr, [points.release], lambda *v: _said(v)[0].points(), said, [points])
+    def released(*values) -> tuple:
+        """The drag's end may come before its last move is answered: what that shows, and points
+        where theta puts them."""
+        try:
+            play = _said(values, by_handles=True)[0]
+        except ValueError:
+            play = _said(values)[0]
+        return play.points(), *dragged(*values)
+
+    drawn = [lines, made, *sliders]
+    connect(gr, [points.input], dragged, said, drawn, later)
+    connect(gr, [points.release], released, said, [points, *drawn], later)
 
     def begin(*values) -> tuple:
         play = started(values[0], values[1])
