@@ -89,7 +89,7 @@ def train(
     if half:  # the layout in which a convolution takes half the time
         for weight in model.parameters():
             if weight.dim() == 4:
-                weight.data = weight.data.contiguous(memory_format=torch.channels_last)
+                weight.data = _channels_last(weight.data)
     if config.compile:
         model.compile()
     model, optimizer = accelerator.prepare(model, make_optimizer(model, config))
@@ -170,6 +170,14 @@ def train(
 
     inner.load_state_dict(best)
     return Trained(record["best_error"], record["best_step"], record["seconds"])
+
+
+def _channels_last(weight: Tensor) -> Tensor:
+    """With these strides for one channel, too: `contiguous` leaves any, and they decide of the
+    convolution's output."""
+    out, channels, height, width = weight.shape
+    last = weight.new_empty(out, height, width, channels).permute(0, 3, 1, 2)
+    return last.copy_(weight)
 
 
 def _cut(images: Tensor, labels: Tensor, parts: int) -> Iterator[Batch]:
