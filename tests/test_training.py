@@ -173,6 +173,24 @@ def test_bfloat16_changes_the_training_not_what_is_measured(tmp_path, splits):
     assert 0 < abs(losses[0] - losses[1]) < 0.05 * losses[0]
 
 
+def test_half_precision_keeps_channels_last_with_one_channel_too(tmp_path, splits):
+    made = synthetic.experiment(model="st-cnn-affine", steps=1, every=1)
+    made = replace(made, training=replace(made.training, precision="bfloat16"))
+    planar = []
+
+    def look(module, _, output):
+        half = output.dtype == torch.bfloat16 and isinstance(module, torch.nn.Conv2d)
+        if half and not output.is_contiguous(memory_format=torch.channels_last):
+            planar.append(module)
+
+    hook = torch.nn.modules.module.register_module_forward_hook(look)
+    try:
+        run_experiment(made, tmp_path, splits, cpu=True)
+    finally:
+        hook.remove()
+    assert not planar
+
+
 def test_going_on_with_convolutions_in_bfloat16_changes_no_bit(tmp_path, splits):
     made = synthetic.experiment(model="st-cnn-affine", steps=6, every=3)
     made = replace(made, training=replace(made.training, precision="bfloat16"))
