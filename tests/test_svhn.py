@@ -340,10 +340,13 @@ class TestNets:
         torch.nn.init.constant_(warping.transformer.head.bias, 0.3)
         assert (warping(x) - plain(x)).abs().max() > 1e-2
 
+    @pytest.mark.parametrize("norm", [False, True], ids=["plain", "localization norm"])
     @pytest.mark.parametrize("name", NAMES)
-    def test_all_layers_learn(self, name):
+    def test_all_layers_learn(self, name, norm):
         torch.manual_seed(0)
-        network = SvhnSpec(name, (3, 32, 32), width=0.1, dropout=0.1).build()
+        network = SvhnSpec(name, (3, 32, 32), 0.1, 0.1, localization_batch_norm=norm).build()
+        norms = [m for m in network.modules() if isinstance(m, nn.BatchNorm1d | nn.BatchNorm2d)]
+        assert len(norms) == norm * {"cnn": 0, "st-cnn-single": 4, "st-cnn-multi": 8}[name]
         before = {key: value.clone() for key, value in network.state_dict().items()}
         x, labels = torch.rand(16, 3, 32, 32), torch.randint(11, (16, 5))
         optimizer = torch.optim.Adam(network.parameters(), 1e-3)
@@ -381,19 +384,15 @@ class TestNets:
             assert sum(isinstance(m, norms) for m in network.layers) == 11
 
     def test_brightness_alone_changes_nothing(self):
-        network, x = (
-            SvhnSpec("cnn", (3, 32, 32), width=0.1).build().eval(),
-            torch.rand(2, 3, 32, 32),
-        )
+        network = SvhnSpec("cnn", (3, 32, 32), width=0.1).build().eval()
+        x = torch.rand(2, 3, 32, 32)
         torch.testing.assert_close(network(x), network(x + 0.5), atol=1e-3, rtol=0)
 
     def test_wrong_specifications(self):
         with pytest.raises(ValueError, match="name must be one of 'cnn', 'st-cnn-single'"):
             SvhnSpec("st-cnn")
         for shape in ((3, 60, 64), (3, 64), (3, 0, 64)):
-            with pytest.raises(
-                ValueError, match=r"shape must be \(C, H, W\) with H and W multiples"
-            ):
+            with pytest.raises(ValueError, match=r"shape must be \(C, H, W\) with H and W mul"):
                 SvhnSpec("cnn", shape)
         for wrong in ({"width": 0.0}, {"dropout": 1.0}):
             with pytest.raises(ValueError, match="width must be positive and dropout from 0"):

@@ -24,6 +24,8 @@ from stn.viz.charts import (
     log_ticks,
     short_number,
 )
+from stn.viz.survey import Survey
+from stn.viz.tables import diagnostics_table
 
 from . import synthetic
 
@@ -269,6 +271,17 @@ def test_of_feature_maps_numbers_are_shown(tmp_path, run):
         assert f"<h3>{heading}" in page
     for heading in ("Before and after", "Mean test image", "Where it looks"):
         assert f"<h3>{heading}" not in page
+
+
+def test_a_transformer_that_does_the_same_to_all_images_has_no_spread():
+    theta = torch.tensor(
+        [[[0.3, 0.5], [0.1, -0.3]], [[0.3, 0.5], [0.1, 0.3]]]
+    )  # 2 images, 2 windows
+    none = torch.zeros(2, 2)
+    image = torch.zeros(2, 8, 8)
+    found = Survey(image[0], image, theta, ("a", "b"), none, none, none, None, None)
+    rows = diagnostics_table(found).split("<tr>")[2:]
+    assert [re.findall("<td>(.*?)</td>", row)[-1] for row in rows] == ["0.000", "0.300"]
 
 
 def test_configuration_is_shown_whole(tmp_path):

@@ -41,9 +41,11 @@ class SvhnSpec:
         name: "cnn", "st-cnn-single" or "st-cnn-multi".
         shape: (C, H, W) of the images, H and W multiples of 16 px; the paper's are (3, 64, 64) and
             (3, 128, 128).
-        width: multiplies filters, and the units of the classifier; those of localizations stay.
+        width: multiplies filters, and the units of the classifier; the units of localizations stay.
         dropout: probability, after every layer of the classifier but the first convolution.
         batch_norm: before each ReLU of the classifier; the paper has none.
+        localization_batch_norm: before each ReLU of the localizations, whose features can otherwise
+            all die: theta is then the same for every image.
         kind: of specification, for the files it is kept in.
 
     Raises:
@@ -58,6 +60,7 @@ class SvhnSpec:
     width: float = 1.0
     dropout: float = 0.5
     batch_norm: bool = False
+    localization_batch_norm: bool = False
     kind: str = "svhn"
 
     def __post_init__(self):
@@ -85,18 +88,17 @@ class SmallConvLocalization(nn.Sequential):
     The convolutions' filters are those of the paper times `width`.
     """
 
-    def __init__(self, shape: tuple[int, int, int], width: float = 1.0):
+    def __init__(self, shape: tuple[int, int, int], width: float = 1.0, batch_norm: bool = False):
         channels, height, wide = shape
         filters = _scaled(32, width)
-        super().__init__(
-            nn.Conv2d(channels, filters, 5, padding=2),
-            nn.ReLU(),
-            nn.MaxPool2d(2),
-            nn.Conv2d(filters, filters, 5, padding=2),
-            nn.ReLU(),
-            *DenseLocalization((filters, height // 2, wide // 2), depth=2),
-        )
-        self.num_features = 32
+        layers: list[nn.Module] = []
+        for inputs in (channels, filters):
+            layers.append(nn.Conv2d(inputs, filters, 5, padding=2))
+            layers += [nn.BatchNorm2d(filters)] * batch_norm
+            layers += [nn.ReLU(), nn.MaxPool2d(2)]
+        dense = DenseLocalization((filters, height // 2, wide // 2), depth=2, batch_norm=batch_norm)
+        super().__init__(*layers[:-1], *dense)  # one pooling, between the convolutions
+        self.num_features = dense.num_features
 
 
 class SvhnNet(Pretrained):
@@ -112,12 +114,12 @@ class SvhnNet(Pretrained):
         super().__init__()
         self.spec = spec
         channels, height, wide = spec.shape
-        transformer = None
+        image, transformer = (channels, height, wide), None
         if spec.name == "st-cnn-single":
-            image = (channels, height, wide)
-            transformer = SpatialTransformer(SmallConvLocalization(image, spec.width), Affine())
+            localization = SmallConvLocalization(image, spec.width, spec.localization_batch_norm)
+            transformer = SpatialTransformer(localization, Affine())
         elif spec.name == "st-cnn-multi":
-            transformer = _dense_transformer((channels, height, wide))
+            transformer = _dense_transformer(image, spec.localization_batch_norm)
         self.transformer = transformer
         self.layers = _layers(spec)
         self.heads = nn.Linear(_scaled(UNITS, spec.width), PLACES * CLASSES)
@@ -146,7 +148,8 @@ def _layers(spec: SvhnSpec) -> nn.Sequential:
     channels, height, wide = spec.shape
     for number, filters in enumerate((_scaled(n, spec.width) for n in FILTERS), 1):
         if spec.name == "st-cnn-multi" and 1 < number <= WARPED:
-            layers[f"transformer{number}"] = _dense_transformer((channels, height, wide))
+            seen = (channels, height, wide)
+            layers[f"transformer{number}"] = _dense_transformer(seen, spec.localization_batch_norm)
         if number > 2:
             layers[f"dropout{number}"] = nn.Dropout(spec.dropout)
         layers[f"conv{number}"] = nn.Conv2d(channels, filters, 5, padding=2)
@@ -170,8 +173,9 @@ def _layers(spec: SvhnSpec) -> nn.Sequential:
     return nn.Sequential(layers)
 
 
-def _dense_transformer(shape: tuple[int, int, int]) -> SpatialTransformer:
-    return SpatialTransformer(DenseLocalization(shape, width=32, depth=2), Affine())
+def _dense_transformer(shape: tuple[int, int, int], batch_norm: bool) -> SpatialTransformer:
+    localization = DenseLocalization(shape, width=32, depth=2, batch_norm=batch_norm)
+    return SpatialTransformer(localization, Affine())
 
 
 def _scaled(count: int, width: float) -> int:

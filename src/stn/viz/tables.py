@@ -25,7 +25,7 @@ POSE = (
 )
 DIAGNOSTICS = (
     "Pixels outside, %", "Images mostly outside, %", "Size, median", "Images with a fold, %",
-    "Pixels folded, %",
+    "Pixels folded, %", "Spread of theta",
 )  # fmt: skip
 ENDS = ("commit", "device")
 ENVIRONMENT = (
@@ -171,7 +171,7 @@ def pose_table(pose: Any) -> str:
 
 
 def diagnostics_table(found: Survey) -> str:
-    """How each transformer's windows are: outside, small, folded."""
+    """How each transformer's windows are: outside, small, folded, and how much they differ."""
     rows = []
     for k in range(found.theta.shape[1]):
         outside, scale, folded = found.outside[:, k], found.scale[:, k], found.folded[:, k]
@@ -182,6 +182,7 @@ def diagnostics_table(found: Survey) -> str:
             f"{scale.median():.2f}",
             f"{100 * (folded > 0).float().mean():.1f}",
             f"{100 * folded.mean():.2f}",
+            f"{found.theta[:, k].std(0, correction=0).max():.3f}",
         )
         cells = "".join(f"<td>{value}</td>" for value in values)
         rows.append(f'<tr><th scope="row">{name}</th>{cells}</tr>')
@@ -190,7 +191,8 @@ def diagnostics_table(found: Survey) -> str:
         "<h3>Out of view, and folded</h3>"
         "<p>Over the test images. A window that reads mostly outside the image gets hardly any "
         "gradient; where a map folds, parts of the image are seen twice or turned over. A size "
-        "below 1 zooms in.</p>"
+        "below 1 zooms in. The spread is the standard deviation of theta's most varied number: at "
+        "0 all images get the same window, and the localization does not look at them.</p>"
         '<div class="scroll" tabindex="0" role="region" aria-label="Out of view, and folded">'
         f'<table><thead><tr><th scope="col">Windows</th>{head}</tr></thead>'
         f"<tbody>{''.join(rows)}</tbody></table></div>"
