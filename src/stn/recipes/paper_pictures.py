@@ -142,10 +142,8 @@ def _numbers(recipe: str, source: str, data: str, model: str, column: str, seed:
     net, training = SvhnSpec(model, (3, side, side)), SVHN_TRAINING
     if column == "quick":  # for two cores
         width, steps = QUICK_NUMBERS[side]
-        net = replace(net, width=width, dropout=0.0, batch_norm=True)
-        training = TrainingConfig(
-            steps=steps, batch_size=64, lr=2e-3, localization_lr_factor=0.1, precision="bfloat16"
-        )
+        net = replace(net, width=width, dropout=0.0, batch_norm=True, localization_batch_norm=True)
+        training = TrainingConfig(steps=steps, batch_size=64, lr=2e-3, precision="bfloat16")
     return Pictures(
         recipe=recipe,
         model=model,
