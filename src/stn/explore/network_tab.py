@@ -2,7 +2,6 @@
 
 import html
 import itertools
-from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -63,43 +62,38 @@ def network_tab(gr: Any, viewer: Viewer) -> None:
             layer(gr, "<h2>3. What the network makes of it</h2>", "step-3")
             made = layer(gr, result, "result")
     shown, how = [seen, over, made], [*sliders, points]
-    # Calls that overlap may end in any order: after each change of the source or of all sliders
-    # comes what they are by then.
+    # What changes the source or all sliders sets them only: calls that overlap may end in any
+    # order, and what is shown must be what the page says by then.
     again = (show, [source, *how], shown)
 
-    def begin(
-        trigger: Any, find: Callable[..., Source], *inputs: Any, may_refuse: bool = False
-    ) -> None:
-        """At the trigger show what `find` makes of the inputs, distorted as it is set."""
+    def drawn_as(image: Tensor) -> tuple[str, Source]:
+        return image_address(image), viewer.source_of_drawing(image)
 
-        def run(*values):
-            found = find(*values[: len(inputs)])
-            return found, *show(found, *values[len(inputs) :])
+    def read(path: str) -> Source:
+        return read_source(viewer, path)
 
-        outputs = [source, *shown]
-        connect(gr, [trigger], run, [*inputs, *how], outputs, again, may_refuse=may_refuse)
+    def next_test() -> Source:
+        return viewer.source_of_test(next(numbers))
 
-    def straighten(found: Source) -> tuple:
-        return *START, show.straight, *show(found, *START, show.straight)
+    def typed_as(digit: str) -> tuple[str, Source]:
+        return drawn_as(typed_digit(int(digit)))
+
+    def cleared() -> tuple[str, Source]:
+        return drawn_as(torch.zeros_like(typed_digit(0)))
+
+    def drawn(value: str) -> Source:
+        return viewer.source_of_drawing(read_drawing(value))
+
+    def straight() -> tuple:
+        return *START, show.straight
 
     connect(gr, [*(s.input for s in sliders), points.input], show, [source, *how], shown)
-    connect(gr, [reset.click], straighten, [source], [*how, *shown], again)
-    begin(file.upload, lambda path: read_source(viewer, path), file, may_refuse=True)
-    begin(test.click, lambda: viewer.source_of_test(next(numbers)), may_refuse=True)
-    begin(square.input, lambda drawn: viewer.source_of_drawing(read_drawing(drawn)), square)
-
-    def write(image: Tensor, *values) -> tuple:
-        found = viewer.source_of_drawing(image)
-        return image_address(image), found, *show(found, *values)
-
-    def typed_as(digit: str, *values) -> tuple:
-        return write(typed_digit(int(digit)), *values)
-
-    def cleared(*values) -> tuple:
-        return write(torch.zeros_like(typed_digit(0)), *values)
-
-    connect(gr, [typed.input], typed_as, [typed, *how], [square, source, *shown], again)
-    connect(gr, [clear.click], cleared, how, [square, source, *shown], again)
+    connect(gr, [reset.click], straight, [], how, again)
+    connect(gr, [file.upload], read, [file], [source], again, may_refuse=True)
+    connect(gr, [test.click], next_test, [], [source], again, may_refuse=True)
+    connect(gr, [square.input], drawn, [square], [source], again)
+    connect(gr, [typed.input], typed_as, [typed], [square, source], again)
+    connect(gr, [clear.click], cleared, [], [square, source], again)
 
 
 class Shown:

@@ -159,22 +159,24 @@ def playground_tab(gr: Any) -> None:
     )
     connect(gr, [compared.input], _strip, said, [beside])
 
-    def dragged(*values) -> tuple:
+    def fitted(values: tuple) -> tuple[Play | None, list]:
+        """What the points say, and what is drawn of it; if no theta puts the points there, all
+        stays as it was."""
         try:
             play, sampler = _said(values, by_handles=True)
-        except ValueError:  # no theta puts the points there: all stays as it was
-            return (gr.skip(),) * (2 + MOST_NUMBERS)
+        except ValueError:
+            return None, [gr.skip()] * (2 + MOST_NUMBERS)
         numbers = play.numbers() if play.family.numbers else [gr.skip()] * MOST_NUMBERS
-        return play.lines(), result(play, *sampler), *numbers
+        return play, [play.lines(), result(play, *sampler), *numbers]
 
-    def released(*values) -> tuple:
+    def dragged(*values) -> list:
+        return fitted(values)[1]
+
+    def released(*values) -> list:
         """The drag's end may come before its last move is answered: what that shows, and points
         where theta puts them."""
-        try:
-            play = _said(values, by_handles=True)[0]
-        except ValueError:
-            play = _said(values)[0]
-        return play.points(), *dragged(*values)
+        play, shown = fitted(values)
+        return [(play or _said(values)[0]).points(), *shown]
 
     drawn = [lines, made, *sliders]
     connect(gr, [points.input], dragged, said, drawn, later)
