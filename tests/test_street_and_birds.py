@@ -140,7 +140,12 @@ class TestRows:
     def test_quick_house_numbers(self, side, width, steps):
         made = make_experiment(f"street-numbers-{side}", "st-cnn-multi")
         assert made.net == SvhnSpec(
-            "st-cnn-multi", (3, side, side), width=width, dropout=0.0, batch_norm=True
+            "st-cnn-multi",
+            (3, side, side),
+            width=width,
+            dropout=0.0,
+            batch_norm=True,
+            localization_batch_norm=True,
         )
         assert (made.training.steps, made.training.batch_size) == (steps, 64)
 
