@@ -148,6 +148,7 @@ class TestRows:
             localization_batch_norm=True,
         )
         assert (made.training.steps, made.training.batch_size) == (steps, 64)
+        assert made.training.localization_lr_factor == 1
 
 
 def slow(*values):
