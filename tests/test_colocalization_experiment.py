@@ -83,16 +83,14 @@ def test_random_patches_are_pieces_of_the_image():
     assert starts.max() > 51
 
 
-def test_every_activation_weighs_the_same():
+def test_the_encoder_gives_activations_in_a_row_one_apart():
     torch.manual_seed(0)
     network = stn.models.build_model(NetSpec(name="cnn", shape=(1, 28, 28), budget=20_000)).eval()
     digits = torch.rand(50, 1, 28, 28)
-    encoder = Encoder(network, digits)
-    e = encoder(digits)
-    lengths = [part.shape[1] for part in encoder._activations(digits)]
-    for part in e.split(lengths, -1):
-        distance = (part - part.roll(1, 0)).norm(dim=-1).mean().item()
-        assert distance == pytest.approx(3**-0.5, rel=1e-4)
+    e = Encoder(network, digits)(digits)
+    assert (e - e.roll(1, 0)).norm(dim=-1).mean().item() == pytest.approx(1, rel=1e-4)
+    logits = network(digits)
+    torch.testing.assert_close(e[:, -10:] / logits, (e[0, -1] / logits[0, -1]).expand(50, 10))
 
 
 def test_search_finds_the_pattern_that_all_images_share():

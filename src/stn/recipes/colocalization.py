@@ -218,8 +218,9 @@ def _squared_distances(a: Tensor, b: Tensor) -> Tensor:
 class Encoder(nn.Module):
     """e: the activations of a digit CNN after both poolings and its logits, in a row.
 
-    Each is divided by its mean distance between two digits, so that none outweighs the others and
-    the margin has a meaning. Its weights are fixed.
+    They stand as they are: fine detail, of which the first pooling has the most, weighs most, and
+    that is what shows a window which is too wide. The row is divided by its mean distance between
+    two digits, so that the margin has a meaning. The weights are fixed.
     """
 
     scale: Tensor
@@ -227,21 +228,18 @@ class Encoder(nn.Module):
     def __init__(self, network: Network, digits: Tensor):
         super().__init__()
         self.layers = network.classifier.requires_grad_(False).eval()
+        self.register_buffer("scale", torch.ones(()))
         with torch.no_grad():
-            scale = [(f - f.roll(1, 0)).norm(dim=-1).mean() for f in self._activations(digits)]
-        self.register_buffer("scale", torch.stack(scale) * len(scale) ** 0.5)
+            found = self(digits)
+            self.scale = (found - found.roll(1, 0)).norm(dim=-1).mean()
 
-    def _activations(self, crops: Tensor) -> list[Tensor]:
+    def forward(self, crops: Tensor) -> Tensor:
         found = []
         for layer in self.layers.children():
             crops = layer(crops)
             if isinstance(layer, nn.MaxPool2d):
                 found.append(crops.flatten(1))
-        return [*found, crops]
-
-    def forward(self, crops: Tensor) -> Tensor:
-        parts = self._activations(crops)
-        return torch.cat([part / scale for part, scale in zip(parts, self.scale, strict=True)], -1)
+        return torch.cat([*found, crops], -1) / self.scale
 
 
 def colocalizer(start_scale: float) -> SpatialTransformer:
