@@ -99,16 +99,16 @@ def test_it_is_libcpab(tessellation, zero_boundary, tmp_path, double_precision):
     mine = our_theta(transform, theirs, theta)
     moved = transform.map_points(mine, points)
     # Outside the square the two differ; compare the paths that never leave it.
-    path = torch.stack([transform.map_points(mine * t, points) for t in torch.linspace(0, 1, 33)])
+    path = torch.stack([transform.map_points(mine * t, points) for t in torch.linspace(0, 1, 9)])
     inside = (path.abs() < 1).all(-1).all(0)
     assert inside.double().mean() > (0.99 if zero_boundary else 0.2)
     assert (moved - points).abs().max() > 0.1
     # libcpab keeps a point's simplex for a whole step: its error falls by 4 per doubling.
     errors = [
-        (theirs.flow(theta, points, steps) - moved)[inside].abs().max() for steps in (50, 400)
+        (theirs.flow(theta, points, steps) - moved)[inside].abs().max() for steps in (50, 200)
     ]
     assert errors[0] < 2e-4
-    assert errors[1] < 4e-6
+    assert errors[1] < 1.5e-5
 
 
 def corners_of(transform):

@@ -106,8 +106,15 @@ def test_rotations_find_footprints_as_eigenvectors_do(dim):
     torch.testing.assert_close(reach, wanted_reach, atol=1e-9, rtol=1e-9)
 
 
-@pytest.mark.parametrize("lowering", ["native", "gather"])
-@pytest.mark.parametrize("antialiased", [False, True])
+@pytest.mark.parametrize(
+    ("lowering", "antialiased"),
+    [
+        ("native", False),
+        ("gather", False),
+        ("gather", True),
+        pytest.param("native", True, marks=pytest.mark.slow),  # the same program
+    ],
+)
 def test_onnx_agrees_for_every_batch(tmp_path, images, lowering, antialiased):
     model, path = layer(antialias=antialiased), tmp_path / "layer.onnx"
     made = export_model(model, images, path, lowering=lowering)

@@ -80,7 +80,9 @@ def alone(tmp_path_factory):
     return folder, run(folder, 1)
 
 
-@pytest.mark.parametrize(("processes", "accumulate"), [(2, 1), (1, 4), (2, 2)])
+@pytest.mark.parametrize(
+    ("processes", "accumulate"), [(2, 1), (1, 4), pytest.param(2, 2, marks=pytest.mark.slow)]
+)
 def test_a_batch_cut_in_parts_is_trained_on_alike(tmp_path, alone, processes, accumulate):
     folder = tmp_path / "run"
     lines = run(folder, processes, accumulate=accumulate)

@@ -250,7 +250,7 @@ def run(tmp_path, monkeypatch):
     monkeypatch.setattr("stn.recipes.Digits.load", lambda _: splits)
 
     def made(name, **changes):
-        experiment = synthetic.experiment("st-cnn-affine", "mnist-rts", 1, 1, budget=400_000)
+        experiment = synthetic.experiment("st-cnn-affine", "mnist-rts", 1, 1)
         experiment = replace(experiment, net=replace(experiment.net, **changes))
         run_experiment(experiment, tmp_path / name, splits, cpu=True)
         return str(tmp_path / name)
