@@ -2,9 +2,14 @@
 
 import json
 import statistics
+import subprocess
+import sys
+import threading
+import time
 from dataclasses import asdict, replace
 from pathlib import Path
 
+import psutil
 import pytest
 import scipy.stats
 import torch
@@ -205,22 +210,21 @@ def test_only_what_is_missing_is_run(tmp_path, monkeypatch):
     runs, results = tmp_path / "runs", tmp_path / "results"
     asked = []
 
-    class Done:
-        returncode = 0
+    class Pretend:
+        def __init__(self, words, **_):
+            self.folder = Path(words[words.index("--out") + 1])
+            self.model = read_experiment(Path(words[words.index("train") + 1])).model
+            asked.append(self.model)
 
-    def pretend(words, **_):
-        folder = words[words.index("--out") + 1]
-        asked.append(read_experiment(Path(words[words.index("train") + 1])).model)
-        done = Done()
-        if asked[-1] == "cnn":
-            done.returncode = 2
-            return done
-        row = result("mnist-tc", asked[-1])
-        for name, value in (("results.json", row), ("config.json", {"model": asked[-1]})):
-            (Path(folder) / name).write_text(json.dumps(value))
-        return done
+        def wait(self):
+            if self.model == "cnn":
+                return 2
+            row = result("mnist-tc", self.model)
+            for name, value in (("results.json", row), ("config.json", {"model": self.model})):
+                (self.folder / name).write_text(json.dumps(value))
+            return 0
 
-    monkeypatch.setattr("subprocess.run", pretend)
+    monkeypatch.setattr("subprocess.Popen", Pretend)
     arguments = (experiments, runs, results, "cpu", 2, 1, lambda *_: None)
     assert [e.model for e in reproduce(*arguments)] == ["cnn"]
     assert sorted(asked) == ["cnn", "fcn", "st-cnn-affine", "st-fcn-affine"]
@@ -231,6 +235,57 @@ def test_only_what_is_missing_is_run(tmp_path, monkeypatch):
     reproduce(*arguments)
     assert asked == ["cnn"]
     assert result_path(results, experiments[0]).exists()
+
+
+QUEUE = """
+import subprocess, sys
+from pathlib import Path
+from stn.recipes import queue_of, reproduce
+real = subprocess.Popen
+subprocess.Popen = lambda words, **_: real([sys.executable, "-c", {child!r}])
+reproduce(queue_of("canvas", "quick", 1), Path("runs"), Path("results"), "cpu", 2, 1, print)
+"""
+
+
+def test_sigterm_ends_what_runs(tmp_path):
+    """Of a queue whose runs sleep."""
+    code = QUEUE.format(child="import time; time.sleep(300)")
+    queue = subprocess.Popen([sys.executable, "-c", code], cwd=tmp_path, stderr=subprocess.DEVNULL)
+    me = psutil.Process(queue.pid)
+    deadline = time.monotonic() + 60
+    while len(children := me.children()) < 2:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    queue.terminate()
+    assert queue.wait(30) != 0
+    assert not any(child.is_running() for child in children)
+
+
+def test_a_second_process_waits_for_the_first(tmp_path):
+    """As a queue that is started again does for a run that outlived it."""
+    made, ends = synthetic.experiment(steps=2, every=2), []
+    code = (
+        "import sys; from pathlib import Path; from stn.recipes.experiment import alone_in\n"
+        "with alone_in(Path('run')):\n    print('in', flush=True); sys.stdin.read()"
+    )
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    first = subprocess.Popen([sys.executable, "-c", code], cwd=tmp_path, **pipes)
+    assert first.stdout is not None
+    assert first.stdout.readline() == b"in\n"
+
+    def second():
+        run_experiment(made, tmp_path / "run", synthetic.splits(), cpu=True)
+        ends.append(time.monotonic())
+
+    thread = threading.Thread(target=second)
+    thread.start()
+    thread.join(3)
+    assert not ends
+    assert not (tmp_path / "run" / "config.json").exists()
+    first.kill()
+    thread.join(60)
+    assert ends
+    assert (tmp_path / "run" / "results.json").exists()
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, fields, is_dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -23,7 +24,8 @@ MOST_SHOWN = 1000
 FROZEN_SEED = 2015
 
 # What a start writes before the first step, beside config.json.
-BEGUN = {"config.json", "log.txt"}
+LOCK = ".lock"
+BEGUN = {"config.json", "log.txt", LOCK}
 CODE = ("src/", "native/", "CMakeLists.txt", "pyproject.toml", "constraints.txt")
 
 
@@ -119,6 +121,7 @@ def run_experiment(
     """Run an experiment in its folder, in each process of `torchrun` alike.
 
     A folder in which the same experiment was begun is continued, a finished one returned as it is.
+    While another process runs there, this one waits for it.
 
     Args:
         experiment: what to do.
@@ -135,38 +138,70 @@ def run_experiment(
     """
     processes = Processes(cpu)
     try:
-        if processes.is_main:
-            claim(folder, experiment)
-        processes.wait()
-        finished = folder / "results.json"
-        if finished.exists():
-            return json.loads(finished.read_text())
-        start = time.monotonic()
-        data = experiment.load() if data is None else data
-        found = experiment.run(folder, data, processes, progress)
-        gpu = processes.device.type == "cuda"
-        results = {
-            "recipe": experiment.recipe,
-            "model": experiment.model,
-            "variant": experiment.variant,
-            "column": experiment.column,
-            "seed": experiment.run_seed,
-            "paper_error_percent": experiment.paper_error_percent,
-            "seconds": round(time.monotonic() - start, 1),
-            **found,
-            "commit": commit(),
-            "version": __version__,
-            "torch": torch.__version__,
-            "device": torch.cuda.get_device_name() if gpu else "cpu",
-            "threads": torch.get_num_threads(),
-            "processes": processes.count,
-        }
-        if processes.is_main:
-            write_json(finished, results)
-        return results
+        with alone_in(folder) if processes.is_main else nullcontext():
+            return _run(experiment, folder, data, processes, progress)
     finally:
         if sys.exc_info()[0] is None:  # the others would wait for a process that fails
             processes.close()
+
+
+def _run(
+    experiment: Experiment,
+    folder: Path,
+    data: Any,
+    processes: Processes,
+    progress: Progress | None,
+) -> dict:
+    if processes.is_main:
+        claim(folder, experiment)
+    processes.wait()
+    finished = folder / "results.json"
+    if finished.exists():
+        return json.loads(finished.read_text())
+    start = time.monotonic()
+    data = experiment.load() if data is None else data
+    found = experiment.run(folder, data, processes, progress)
+    gpu = processes.device.type == "cuda"
+    results = {
+        "recipe": experiment.recipe,
+        "model": experiment.model,
+        "variant": experiment.variant,
+        "column": experiment.column,
+        "seed": experiment.run_seed,
+        "paper_error_percent": experiment.paper_error_percent,
+        "seconds": round(time.monotonic() - start, 1),
+        **found,
+        "commit": commit(),
+        "version": __version__,
+        "torch": torch.__version__,
+        "device": torch.cuda.get_device_name() if gpu else "cpu",
+        "threads": torch.get_num_threads(),
+        "processes": processes.count,
+    }
+    if processes.is_main:
+        write_json(finished, results)
+    return results
+
+
+@contextmanager
+def alone_in(folder: Path) -> Iterator[None]:
+    """Nobody else runs in a folder meanwhile; a process that dies, however it dies, is out of it.
+
+    So a queue can be started again while runs of the one that was killed live on.
+    """
+    from filelock import FileLock, Timeout
+
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder / LOCK)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        print(f"another process runs in {folder}; waiting for its end", file=sys.stderr)
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def told(model: nn.Module, training: TrainingConfig, trained: Trained) -> dict:

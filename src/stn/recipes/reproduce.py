@@ -1,11 +1,13 @@
 """Whole tables of the paper: a resumable queue of runs."""
 
 import json
+import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import contextmanager
 from pathlib import Path
 
 from .._checks import check_choice
@@ -108,10 +110,12 @@ def reproduce(
     """Run what has no published results yet, `processes` at a time; returns what failed.
 
     Each run is a process of its own (`stn train`), resumed from its checkpoint if it was begun.
-    Kill this at any time and start it again: nothing is repeated or lost. After `budget_s` no run
-    begins.
+    Kill this at any time and start it again: nothing is repeated or lost. SIGTERM is passed on to
+    what runs; should runs outlive this process, the next one waits for them. After `budget_s` no
+    run begins.
     """
     start = time.monotonic()
+    children: set[subprocess.Popen] = set()
     todo = [e for e in experiments if not result_path(results, e).exists()]
 
     def run(experiment: Experiment) -> bool:
@@ -125,13 +129,14 @@ def reproduce(
             except ValueError as error:
                 log.write(f"{error}\n".encode())
                 return False
-            words = ("train", str(folder / "config.json"), *options)
-            done = subprocess.run(
-                [sys.executable, "-m", "stn.cli", *words], stdout=log, stderr=subprocess.STDOUT
-            )
-        if done.returncode == 0:
+            words = (sys.executable, "-m", "stn.cli", "train", str(folder / "config.json"))
+            child = subprocess.Popen([*words, *options], stdout=log, stderr=subprocess.STDOUT)
+            children.add(child)
+            ended_well = child.wait() == 0
+            children.remove(child)
+        if ended_well:
             publish(folder, result_path(results, experiment))
-        return done.returncode == 0
+        return ended_well
 
     def run_in_time(experiment: Experiment) -> bool | None:
         late = budget_s is not None and time.monotonic() - start > budget_s
@@ -139,7 +144,7 @@ def reproduce(
 
     failed, done = [], len(experiments) - len(todo)
     progress(done, len(experiments), "")
-    with ThreadPoolExecutor(processes) as pool:
+    with _passing_on_sigterm(children), ThreadPoolExecutor(processes) as pool:
         started = {pool.submit(run_in_time, experiment): experiment for experiment in todo}
         try:
             for future in as_completed(started):
@@ -153,6 +158,26 @@ def reproduce(
             pool.shutdown(wait=True, cancel_futures=True)
             raise
     return failed
+
+
+@contextmanager
+def _passing_on_sigterm(children: set[subprocess.Popen]) -> Iterator[None]:
+    """SIGTERM goes to the children too, as Ctrl-C does by itself, and then is like Ctrl-C."""
+
+    def handle(number, frame):
+        for child in tuple(children):
+            child.terminate()
+        raise KeyboardInterrupt
+
+    try:
+        before = signal.signal(signal.SIGTERM, handle)
+    except ValueError:  # not in the main thread
+        yield
+        return
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def publish(folder: Path, path: Path) -> None:
