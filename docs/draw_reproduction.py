@@ -28,8 +28,9 @@ GRID_LINES = 8
 
 
 def finished(runs: Path, recipe: str, model: str, column: str = "faithful") -> Path | None:
-    folder = runs / f"{recipe}_{model}_{column}_0"
-    return folder if (folder / "results.json").exists() else None
+    """The run of the first seed that is there."""
+    found = sorted(runs.glob(f"{recipe}_{model}_{column}_[0-9]/results.json"))
+    return found[0].parent if found else None
 
 
 @torch.no_grad()
@@ -63,6 +64,8 @@ def draw_box(axis, box: Tensor, color: str) -> None:
 
 def grid_of(rows: int, columns: int) -> tuple[Figure, list]:
     figure = Figure(figsize=(CELL * columns, (CELL + 0.25) * rows), layout="constrained")
+    if rows == 0:
+        return figure, []
     axes = figure.subplots(rows, columns, squeeze=False)
     for axis in axes.flat:
         axis.set_axis_off()
@@ -70,6 +73,9 @@ def grid_of(rows: int, columns: int) -> tuple[Figure, list]:
 
 
 def save(figure: Figure, path: Path) -> None:
+    if not figure.axes:
+        print(f"no runs for {path}")
+        return
     figure.savefig(path, dpi=110, facecolor="white", metadata={"Software": None})
     print(f"wrote {path}")
 

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -53,6 +54,18 @@ def test_train_eval_report(tmp_path, capsys, digits):
 
     assert main(["list"]) == 0
     assert "st-fcn-affine" in capsys.readouterr().out
+
+
+def test_a_run_is_done_again_with_the_threads_it_had(tmp_path, monkeypatch):
+    asked = []
+    monkeypatch.setattr("torch.set_num_threads", asked.append)
+    monkeypatch.setattr("stn.recipes.run_experiment", lambda *_, **__: pytest.exit("not run"))
+    row = {"threads": 3, "config": asdict(synthetic.experiment())}
+    (tmp_path / "row.json").write_text(json.dumps(row))
+    for options in ((), ("--threads", "2")):
+        with pytest.raises(pytest.exit.Exception):
+            main(["train", str(tmp_path / "row.json"), *options])
+    assert asked == [3, 2]
 
 
 def test_report_of_parallel_transformers_shows_their_poses(tmp_path, digits):

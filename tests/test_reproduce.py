@@ -113,9 +113,13 @@ def test_the_run_with_the_lowest_held_out_error_becomes_a_model(tmp_path):
     assert torch.equal(load_model(folder)(x), expected)
     card = (folder / "README.md").read_text()
     assert f"{rows[1]['test_error_percent']:.2f} %, the mean over 1" in card
-    assert "Of 2 run(s)" in card
+    assert "from 2 run(s) of transformer nets in the\nquick column" in card
     assert "{" not in card.replace("{'", "")
+    # No better one: it stays.
     (folder / "notes.txt").touch()
+    worse = [row | {"held_out_error_percent": 100.0} for row in rows]
+    assert publish_models(worse, tmp_path, tmp_path / "models") == [folder]
+    rows[0]["held_out_error_percent"] = 0.0
     with pytest.raises(ValueError, match=r"mnist-r holds other files \(notes.txt\)"):
         publish_models(rows, tmp_path, tmp_path / "models")
     assert (folder / "notes.txt").exists()

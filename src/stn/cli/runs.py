@@ -1,5 +1,6 @@
 """`stn list | train | eval`: runs."""
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -82,7 +83,8 @@ class Train:
     device: Literal["auto", "cpu"] = "auto"
     """auto takes a GPU if there is one."""
     threads: int | None = None
-    """CPU threads; another number can change the last bits of a result."""
+    """CPU threads; another number can change the last bits of a result. By default torch's, and
+    those of the first time for a run that is done again."""
     report: bool = True
     """Draw report.html when done."""
 
@@ -92,10 +94,11 @@ class Train:
         from ..recipes import Pictures, run_experiment
 
         experiment = self.experiment()
-        if self.threads is not None:
-            if self.threads < 1:
-                raise ValueError(f"threads must be at least 1, got {self.threads}")
-            torch.set_num_threads(self.threads)
+        threads = self._threads()
+        if threads is not None:
+            if threads < 1:
+                raise ValueError(f"threads must be at least 1, got {threads}")
+            torch.set_num_threads(threads)
         again = "-again" * (self.recipe or "").endswith(".json")
         folder = self.out or Path("runs") / (experiment.folder_name + again)
         title = f"{experiment.recipe} {experiment.model}"
@@ -112,6 +115,11 @@ class Train:
         else:
             print_errors([folder])
         print(f"the run is in {folder}")
+
+    def _threads(self) -> int | None:
+        if self.threads is None and (self.recipe or "").endswith(".json"):
+            return json.loads(Path(self.recipe or "").read_text()).get("threads")
+        return self.threads
 
     def experiment(self) -> "Experiment":
         """What these options ask for."""

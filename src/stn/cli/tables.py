@@ -54,7 +54,16 @@ class Reproduce:
 
     def __call__(self) -> None:
         from ..data import load_mnist
-        from ..recipes import PARTS, fill_page, publish_models, queue_of, read_results, reproduce
+        from ..recipes import (
+            PARTS,
+            fill_page,
+            parts_of,
+            publish_models,
+            queue_of,
+            read_results,
+            reproduce,
+            result_path,
+        )
 
         for name in ("seeds", "processes", "threads"):
             if getattr(self, name) < 1:
@@ -68,6 +77,14 @@ class Reproduce:
         if self.table != "stand-ins":
             load_mnist()  # says what to do if it is not there, before any process is started
         column = experiments[0].column
+        for page in self.page:
+            parts_of(page, column)
+        there = sum(result_path(self.results, experiment).exists() for experiment in experiments)
+        if there:
+            print(
+                f"{there} of {len(experiments)} runs stand in {self.results} and are not run again;"
+                " --results DIR keeps your own apart"
+            )
         with progress_bar(f"{self.table} {column}") as progress:
             failed = reproduce(
                 experiments,
@@ -90,7 +107,7 @@ class Reproduce:
             own = [row for row in rows if row["recipe"] in recipes]
             published = publish_models(own, self.runs, self.models)
             for folder in published:
-                print(f"wrote {folder}")
+                print(f"the best run is in {folder}")
             left = recipes - {folder.name for folder in published}
             if left:
                 print(

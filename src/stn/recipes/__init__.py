@@ -7,8 +7,8 @@ from .experiment import Experiment, Shown, commit, run_experiment
 from .own_images import ImageOptions, own_images
 from .paper_pictures import PICTURE_MODELS
 from .pictures import Pictures
-from .reproduce import TABLES, publish, queue_of, read_results, reproduce
-from .tables import PARTS, error_table, fill_in, fill_page, mean_and_interval
+from .reproduce import TABLES, publish, queue_of, read_results, reproduce, result_path
+from .tables import PARTS, error_table, fill_in, fill_page, mean_and_interval, parts_of
 
 __all__ = [
     "COLUMNS",
@@ -31,11 +31,13 @@ __all__ = [
     "mean_and_interval",
     "measure",
     "own_images",
+    "parts_of",
     "publish",
     "publish_models",
     "queue_of",
     "read_experiment",
     "read_results",
     "reproduce",
+    "result_path",
     "run_experiment",
 ]

@@ -82,7 +82,7 @@ def pose_table(rows: Iterable[dict]) -> str:
 
 
 def ablation_table(rows: Iterable[dict]) -> str:
-    """One changed choice a line: error, and the spread of the pose that is left; first seed's."""
+    """One changed choice a line: errors, and the spread of the pose that is left; first seed's."""
     lines = []
     rows = list(rows)
     for variant, (text, _, _) in ABLATIONS.items():
@@ -94,12 +94,13 @@ def ablation_table(rows: Iterable[dict]) -> str:
         lines.append(
             [
                 text,
+                _error(own, "held_out_error_percent"),
                 _error(own),
                 f"{pose['angle_deg']:.0f}",
                 f"{pose['centre_px']:.1f}",
             ]
         )
-    return _table(["changed", "error, %", "angle, °", "centre, px"], lines)
+    return _table(["changed", "held-out, %", "test, %", "angle, °", "centre, px"], lines)
 
 
 def part_table(rows: Iterable[dict]) -> str:
@@ -183,6 +184,18 @@ def fill_page(path: Path, column: str, rows: list[dict]) -> list[str]:
     Raises:
         ValueError: the page has none of this column.
     """
+    parts = parts_of(path, column)
+    for part in parts:
+        fill_in(path, f"{column}-{part}", PARTS[part](rows))
+    return parts
+
+
+def parts_of(path: Path, column: str) -> list[str]:
+    """The parts of a column that a page has a place for.
+
+    Raises:
+        ValueError: it has none.
+    """
     page = path.read_text()
     parts = [part for part in PARTS if f"<!-- {column}-{part} -->" in page]
     if not parts:
@@ -190,8 +203,6 @@ def fill_page(path: Path, column: str, rows: list[dict]) -> list[str]:
             f"{path} has no place for the {column} column, such as <!-- {column}-digits --> "
             f"<!-- /{column}-digits -->; the parts are {', '.join(PARTS)}"
         )
-    for part in parts:
-        fill_in(path, f"{column}-{part}", PARTS[part](rows))
     return parts
 
 
@@ -213,8 +224,8 @@ def _cell(rows: list[dict]) -> str:
     return _error(rows) + ("" if paper is None else f" ({paper:.1f})")
 
 
-def _error(rows: list[dict]) -> str:
-    centre, half = mean_and_interval([row["test_error_percent"] for row in rows])
+def _error(rows: list[dict], which: str = "test_error_percent") -> str:
+    centre, half = mean_and_interval([row[which] for row in rows])
     return f"{centre:.2f}" + ("" if half is None else f" ± {half:.2f}")
 
 

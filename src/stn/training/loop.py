@@ -43,7 +43,7 @@ class Trained(NamedTuple):
 
 
 class Interrupted(KeyboardInterrupt):
-    """Ctrl-C or SIGTERM: the checkpoint is written, the same command goes on from there."""
+    """Ctrl-C or SIGTERM: the same command goes on from the last checkpoint."""
 
 
 def train(
