@@ -95,15 +95,23 @@ def test_rts_box_is_inside_and_size_scales():
     assert float(growth.mean()) == pytest.approx(1, abs=0.01)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", ["r", "rts", "tc"])
 def test_parameter_ranges(name):
     _, (angle, scale, centre) = DISTORTIONS[name](_dot(4000), _seeded(), _digits(3))
     limit = {"r": 90, "rts": 45}.get(name, 0)
-    low, high = {"rts": (0.7, 1.2), "p": (0.75, 1.0), "e": (0.75, 1.0)}.get(name, (1.0, 1.0))
+    low, high = {"rts": (0.7, 1.2)}.get(name, (1.0, 1.0))
     _check_uniform(angle.rad2deg(), -limit, limit)
     _check_uniform(scale, low, high)
     assert float(centre.mean(0).abs().max()) < 0.03
     assert (name == "r") == (float(centre.abs().max()) == 0)
+
+
+@pytest.mark.parametrize("still", [MoveCorners(sigma_px=0.0), MoveLattice(sigma_px=0.0)])
+def test_scales_of_p_and_e(still):
+    _, (angle, scale, centre) = still(_dot(2000), _seeded())
+    _check_uniform(scale, 0.75, 1.0)
+    assert float(angle.abs().max()) < 1e-5
+    assert float(centre.abs().max()) < 1e-5
 
 
 def _check_uniform(values, low, high):
@@ -127,20 +135,6 @@ def test_without_motion_it_is_a_pure_scale(still):
     assert float(centre.abs().max()) < 1e-6
     growth = still(_dot(30, 0, 0), _seeded()).images.sum((1, 2, 3)) / _dot(1, 0, 0).sum()
     torch.testing.assert_close(growth, scale.square(), atol=0, rtol=0.1)
-
-
-@pytest.mark.parametrize(("name", "within_px"), [("p", 0.5), ("e", 0.5)])
-def test_centre_of_p_and_e(name, within_px):
-    drawn, pose = DISTORTIONS[name](_dot(500, 0, 0), _seeded())
-    off = (_centroid_px(drawn) - pose.centre * 14).norm(dim=-1)
-    assert float(off.median()) < within_px
-    assert float(pose.centre.std()) * 14 > 2 * within_px or name == "e"
-
-
-def test_corners_move_by_their_sigma():
-    """The centre is where the diagonals cross: each diagonal moves by sigma / sqrt 2 across."""
-    _, pose = MoveCorners(sigma_px=0.5, scales=(1.0, 1.0))(_dot(4000), _seeded())
-    assert float(pose.centre.std()) * 14 == pytest.approx(0.5 / math.sqrt(2), rel=0.05)
 
 
 @pytest.mark.parametrize("lattice", [(2, 2), (4, 4)])

@@ -10,7 +10,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from . import coords, linalg
-from .transforms import Similarity, Transform
+from .transforms import Affine, Similarity, Transform
+
+DIGIT_PX = 28
+FALL_OFF = 16  # the power of its distance by which a point off the digit counts less
 
 
 @torch.no_grad()
@@ -77,8 +80,9 @@ class PoseSpread(NamedTuple):
     """Standard deviations over images of the pose of what the classifier sees.
 
     angle_deg: of the digit's rotation; in volumes of the angle to the mean rotation. scale: of the
-    log of its size. centre: of its place along an axis, in output pixels, root mean square over
-    the axes.
+    log of its size. centre_px: of its place along an axis, root mean square over the axes; in
+    pixels of an image of the `size` given to `pose_spread` that shows what the output shows,
+    whatever the output's own size.
     """
 
     angle_deg: float
@@ -96,20 +100,26 @@ def pose_spread(
 ) -> PoseSpread:
     """Spread of the digits' poses after a warp, or in the images themselves without one.
 
-    A low error does not prove an upright pose; this does. For each image the map from the output to
-    the digit's own frame is fitted by a similarity.
+    A low error does not prove an upright pose; this does. The map from each output to the digit's
+    own frame is fitted by an affine one where the output shows the digit's box, and that one by a
+    similarity. Where the box is out of view, the points nearest to it decide: of an affine map all
+    points tell the same. A digit is left out where no part of its output has a source, as behind
+    the horizon of a projective map.
 
     Args:
         pose: true pose of each digit: (N, 4), angle in rad, scale, centre (x, y) normalised; in
-            volumes (N, 7), with a rotation vector and (x, y, z).
-        size: (H, W) or (D, H, W) of the images, and of the output.
+            volumes (N, 7), with a rotation vector and (x, y, z). At scale 1 its box has 28 px.
+        size: (H, W) or (D, H, W) of the images in which the digits have these poses.
         transform, theta: of the warps, theta (N, P).
+
+    Raises:
+        ValueError: no digit is left, or a warp shrinks the image to a point.
     """
     dim = len(size)
+    extent = torch.tensor(size[::-1]).to(pose.device, torch.float64)
     # In three dimensions the maps are affine: a few points tell all of them.
-    points = coords.target_points(
-        size if dim == 2 else (5,) * dim, dtype=torch.float64, device=pose.device
-    )
+    lattice = (28, 28) if dim == 2 else (5, 5, 5)
+    points = coords.target_points(lattice, dtype=torch.float64, device=pose.device)
     rows = torch.zeros(len(pose), 0) if theta is None else theta.double()
     fitted = []
     for own_theta, true in zip(
@@ -117,23 +127,40 @@ def pose_spread(
     ):
         source = points.expand(len(true), -1, -1)
         if transform is not None:
-            source = transform.map_points(own_theta, points)
+            source = transform.grid(own_theta, lattice).flatten(1, -2)
         # The digit stands at centre + s R(angle) u, u in its own frame.
         angle, scale, centre = true[:, : -dim - 1], true[:, -dim - 1], true[:, -dim:]
         offset = source - centre.unsqueeze(1)
-        own = offset + offset @ linalg.rotation_minus_identity(angle)
-        # Target and source swapped: from the digit's frame to the output.
-        fitted.append(Similarity(dim).fit(own / scale[:, None, None], points))
+        own = (offset + offset @ linalg.rotation_minus_identity(angle)) / scale[:, None, None]
+        fitted.append(_nearest(own, points, extent / DIGIT_PX))
     theta = torch.cat(fitted)
+    if not len(theta):
+        raise ValueError("the warps show no digit: theta must be finite, and w > 0 somewhere")
     log_scale, angle, centre = theta[:, 0], theta[:, 1:-dim], theta[:, -dim:]
     turned = linalg.rotation_minus_identity(angle) + torch.eye(dim).to(angle)
     u, _, vh = torch.linalg.svd(turned.mean(0))
     # |R - M|^2 = 8 sin^2(angle between them / 2), in two dimensions and in three.
     apart = (turned - u @ vh).flatten(1).norm(dim=-1) / 8**0.5
     residual = 2 * apart.clamp(max=1).asin()
-    half = torch.tensor(size[::-1]).to(centre) / 2
     return PoseSpread(
         residual.square().mean().sqrt().rad2deg().item(),
         log_scale.std().item(),
-        (centre * half).var(0).mean().sqrt().item(),
+        (centre * extent / 2).var(0).mean().sqrt().item(),
     )
+
+
+def _nearest(own: Tensor, points: Tensor, boxes: Tensor) -> Tensor:
+    """Similarities from the digit's frame to outputs whose points (N, dim) show own (B, N, dim).
+
+    boxes (dim,): sizes of the image over those of the digit's box.
+    """
+    reach = (own * boxes).abs().amax(-1)  # 1 on the edge of the box
+    known = reach.isfinite()
+    enough = known.sum(-1) > points.shape[-1]
+    own = torch.where(known.unsqueeze(-1), own, 0)[enough]
+    reach = torch.where(known, reach, torch.inf)[enough].clamp(min=1)
+    weights = (reach.amin(-1, keepdim=True) / reach) ** FALL_OFF
+    affine = Affine(points.shape[-1])
+    theta = affine.fit(points, own, weights)
+    # Target and source swapped: from the digit's frame to the output.
+    return Similarity(points.shape[-1]).fit(affine.map_points(theta, points), points)

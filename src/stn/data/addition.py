@@ -34,6 +34,9 @@ class Addition:
     ) -> Drawn:
         count = checked_digits(images, self.digits)
         flat = images.flatten(0, 1).unsqueeze(1)
-        drawn, pose = self.distortion(flat, generator, clutter_pool)
-        apart = (field.view(count, self.digits, *field.shape[1:]) for field in pose)
-        return Drawn(drawn.view(count, self.digits, *self.canvas), Pose(*apart))
+        drawn = self.distortion(flat, generator, clutter_pool)
+
+        def pose() -> Pose:
+            return Pose(*(field.unflatten(0, (count, self.digits)) for field in drawn.pose))
+
+        return Drawn(drawn.images.view(count, self.digits, *self.canvas), pose)

@@ -216,8 +216,8 @@ def frozen_chunks(
         ]
         rows = torch.stack([rows, *others], -1).to(images.device)
         clean = images[rows].float().div_(255)
-        drawn, pose = chosen(clean, generator, clutter_pool)
-        yield FrozenSet(drawn, labels[rows].sum(-1), pose)
+        drawn = chosen(clean, generator, clutter_pool)
+        yield FrozenSet(drawn.images, labels[rows].sum(-1), drawn.pose)
 
 
 def task_named(name: str) -> Task:

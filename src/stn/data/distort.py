@@ -7,32 +7,36 @@ see the same data. Tasks draw anew at each call.
 
 import functools
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
 import torch
 from torch import Generator, Tensor
 
+from .. import coords
 from .._checks import check_floating, shape_of
-from ..transforms import Affine, Projective, ThinPlateSpline
+from ..transforms import Affine, Projective, Similarity, ThinPlateSpline, Transform
 from ..warp import warp
 
 SIDE_PX = 28
 DRAWS = 4
 LEAST_TURN = 0.01
+BOX_POINTS = (5, 5)
+INVERTED_AT_ONCE = 64
 
 
 class Pose(NamedTuple):
     """How each digit was drawn, for measuring what a transformer undoes.
 
     A similarity that undoes it has, target -> source, this angle, this scale (times 28 px over the
-    canvas) and this centre as its shift. Where images hold two digits, all fields have a second
+    canvas) and this centre as its shift. P and E are undone by no similarity: theirs is the nearest
+    to what became of the digit's 28x28 box. Where images hold two digits, all fields have a second
     axis of two.
 
     Fields:
-        angle_rad: (B,) the digit's rotation, positive from x to y, which is clockwise as displayed;
-            0 for P and E, whose maps have no one angle. In volumes a rotation vector (B, 3).
+        angle_rad: (B,) the digit's rotation, positive from x to y, which is clockwise as displayed.
+            In volumes a rotation vector (B, 3).
         scale: (B,) size of the digit over its size in MNIST.
         centre: (B, 2) where the centre of the digit's 28x28 box lies in the canvas, (x, y)
             normalised to [-1, 1] between the canvas's edges. In volumes (B, 3), (x, y, z).
@@ -43,11 +47,23 @@ class Pose(NamedTuple):
     centre: Tensor
 
 
-class Drawn(NamedTuple):
-    """Images float32 (B, C, *canvas) in [0, 1] with digits in them, and the pose of each digit."""
+class Drawn:
+    """Images float32 (B, C, *canvas) in [0, 1] with digits in them, and the pose of each digit.
 
-    images: Tensor
-    pose: Pose
+    `images, pose = drawn` takes both apart. A pose that takes a fit is given as a function, called
+    when the pose is first asked for: training never asks.
+    """
+
+    def __init__(self, images: Tensor, pose: Pose | Callable[[], Pose]):
+        self.images = images
+        self._pose = pose
+
+    @functools.cached_property
+    def pose(self) -> Pose:
+        return self._pose() if callable(self._pose) else self._pose
+
+    def __iter__(self) -> Iterator:
+        return iter((self.images, self.pose))
 
 
 class Task(Protocol):
@@ -151,16 +167,13 @@ class MoveCorners(OneDigit):
         transform = Projective()
         source = corners.double() / scale.double()[:, None, None]
         theta = transform.fit((corners + noise).double(), source).float()
-        centre = transform.inverse_points(theta, torch.zeros(1, 2)).squeeze(1)
         drawn = warp(images.float(), transform, theta.to(images.device)).clamp_(0, 1)
-        return Drawn(drawn, pose_on(images, torch.zeros(count), scale, centre))
+        return Drawn(drawn, lambda: pose_on(images, *nearest_pose(transform, theta)))
 
 
 @dataclass(frozen=True)
 class MoveLattice(OneDigit):
     """E: scale by U[low, high], then move the nodes of a TPS lattice by N(0, sigma), bilinear.
-
-    The pose's centre is that of the digit's box to first order in the motion of the nodes.
 
     Reference:
         Jaderberg et al., Spatial Transformer Networks, 2015, section 4.1 and appendix.
@@ -182,9 +195,8 @@ class MoveLattice(OneDigit):
         noise = noise * (2 * self.sigma_px / SIDE_PX)
         # A spline through scaled nodes is the scaled spline: no second map is needed.
         theta = ((nodes + noise) / scale[:, None, None] - nodes).flatten(1)
-        centre = -transform.map_points(noise.flatten(1), torch.zeros(1, 2)).squeeze(1)
         drawn = warp(images.float(), transform, theta.to(images.device)).clamp_(0, 1)
-        return Drawn(drawn, pose_on(images, torch.zeros(count), scale, centre))
+        return Drawn(drawn, lambda: pose_on(images, *nearest_pose(transform, theta)))
 
 
 @dataclass(frozen=True)
@@ -264,6 +276,22 @@ def _cross(a: Tensor, b: Tensor) -> Tensor:
 @functools.cache
 def _spline(lattice: tuple[int, int]) -> ThinPlateSpline:
     return ThinPlateSpline(lattice)
+
+
+def nearest_pose(transform: Transform, theta: Tensor) -> Pose:
+    """Poses of digits drawn by warps theta (B, P), each the similarity nearest to its warp.
+
+    Least squares over a lattice on the digit's box, from there to the canvas, which is the warp's
+    inverse; points that the warp does not show do not count.
+    """
+    box = coords.target_points(BOX_POINTS)
+    # A few at a time: an inverse that is hard to find makes the search finer for its whole batch.
+    parts = [transform.inverse_points(own, box) for own in theta.split(INVERTED_AT_ONCE)]
+    place = torch.cat(parts)
+    shown = place.isfinite().all(-1)
+    place = torch.where(shown.unsqueeze(-1), place, 0)
+    fitted = Similarity().fit(box.double(), place.double(), shown.double()).float()
+    return Pose(fitted[:, 1], fitted[:, 0].exp(), fitted[:, 2:])
 
 
 def pose_on(images: Tensor, angle: Tensor, scale: Tensor, centre: Tensor) -> Pose:

@@ -178,7 +178,10 @@ def frozen_digits(
 
 @torch.no_grad()
 def measure(model: Network, chunks: Iterable[FrozenSet]) -> tuple[float, dict]:
-    """Error, %, and the spread of each digit's pose in the images and after each transformer."""
+    """Error, %, and the spread of each digit's pose in the images and after each transformer.
+
+    Places are in pixels of the canvas, after a transformer too, whatever the size of its output.
+    """
     wrong, poses, thetas, size = [], [], [], ()
     layer = model.transformer
     for chunk in chunks:
