@@ -65,12 +65,13 @@ def best_table(rows: Iterable[dict]) -> str:
 
 
 def pose_table(rows: Iterable[dict]) -> str:
-    """Spread of the digits' poses before and after each transformer; first seeds."""
-    lines = []
-    for row in rows:
-        pose = row.get("pose") or {}
-        if row["seed"] or "after" not in pose:
-            continue
+    """Spread of the digits' poses before and after each transformer; first seeds that have one."""
+    lines, first = [], {}
+    for row in sorted(rows, key=lambda row: row["seed"]):
+        if "after" in (row.get("pose") or {}):
+            first.setdefault((row["recipe"], row["model"]), row)
+    for _, row in sorted(first.items()):
+        pose = row["pose"]
         before, after = pose["before"], pose["after"]
         spans = [
             f"{before[key]:.{digits}f} → {after[key]:.{digits}f}"
