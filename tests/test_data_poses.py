@@ -1,4 +1,4 @@
-"""The poses of digits whose corners or lattice was moved: similarities nearest to no similarity."""
+"""The poses of digits whose corners or lattice nodes were moved: the nearest similarities."""
 
 import math
 
