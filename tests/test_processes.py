@@ -98,7 +98,7 @@ def test_a_batch_cut_in_parts_is_trained_on_alike(tmp_path, alone, processes, ac
 
 def test_evaluation_is_the_same_to_the_last_digit(tmp_path, alone):
     found = {}
-    for processes in (1, 2, 3):
+    for processes in (1, 3):
         place = tmp_path / f"evaluation-{processes}"
         code = EVALUATE.format(root=str(ROOT), folder=str(alone[0]))
         assert spawn(code, place, processes).wait(120) == 0
@@ -106,7 +106,7 @@ def test_evaluation_is_the_same_to_the_last_digit(tmp_path, alone):
         told = [words for words in told if words[1:2] == [str(processes)]]
         assert sorted(words[0] for words in told) == [str(rank) for rank in range(processes)]
         found[processes] = {words[2] for words in told}
-    assert found[1] == found[2] == found[3]
+    assert found[1] == found[3]
     assert len(found[1]) == 1
 
 

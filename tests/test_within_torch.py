@@ -107,7 +107,11 @@ class TestCaches:
         stn.ThinPlateSpline((3, 4)).control_points.mul_(0.5)
         assert stn.ThinPlateSpline((3, 4)).control_points[0].tolist() == [-1, -1]
 
-    @pytest.mark.parametrize("transform", LATTICES, ids=str)
+    @pytest.mark.parametrize(
+        "transform",
+        [LATTICES[0], *(pytest.param(other, marks=pytest.mark.slow) for other in LATTICES[1:])],
+        ids=str,
+    )
     def test_lattices_compile_once_for_all_sizes(self, transform):
         see = torch.nn.Sequential(torch.nn.AdaptiveAvgPool2d(4), torch.nn.Flatten())
         layer = stn.SpatialTransformer(see, transform, num_features=16)
