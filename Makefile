@@ -39,10 +39,10 @@ lint: setup
 	$(BIN)/pyright
 
 test: lint
-	$(BIN)/pytest -n 2 -m "not slow"
+	$(BIN)/pytest -n 2 --dist worksteal -m "not slow"
 
 test-all: lint
-	$(BIN)/pytest -n 2
+	$(BIN)/pytest -n 2 --dist worksteal
 
 format: setup
 	$(BIN)/ruff check --fix .

@@ -98,6 +98,7 @@ class LongSinc(stn.Kernel):
         return torch.sinc(offset_px) * torch.sinc(offset_px / self.support)
 
 
+@pytest.mark.slow
 def test_a_sharp_kernel_comes_within_a_hundredth_of_the_ideal_filter(plate):
     """A short kernel has a wide transition band; a kernel of one's own need not."""
     options = {"mode": LongSinc(), "padding_mode": "mirror", "antialias": True}

@@ -1,5 +1,6 @@
 """Co-localisation: the run folder, going on, and what its parts promise."""
 
+import itertools
 import json
 from dataclasses import replace
 
@@ -114,8 +115,11 @@ def test_columns(column, tmp_path, splits):
     assert (made.search_every > 0) == (column == "best")
     tiny = replace(made, steps=2, starts=2, encoder=short().encoder)
     tiny = replace(tiny, encoder_training=short().encoder_training)
+    for digit, start in itertools.product(range(1, 10), range(2)):  # one digit is left to train
+        part(tmp_path, digit, start, loss=2.5, correct=77)
     results = run_experiment(tiny, tmp_path, splits, cpu=True)
     assert len(results["tried"][0]) == 2
+    assert results["correct_percent"][1:] == [77] * 9
 
 
 def test_errors():

@@ -204,4 +204,4 @@ def test_import_is_quick():
         "import time, torch; start = time.perf_counter(); import stn; "
         "print(time.perf_counter() - start)"
     )
-    assert min(float(run_python(code)) for _ in range(3)) < 0.3
+    assert any(float(run_python(code)) < 0.3 for _ in range(3))

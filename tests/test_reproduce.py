@@ -82,7 +82,7 @@ def test_table_one_in_miniature(tmp_path):
     splits, errors = synthetic.typed(), {}
     for cell in queue_of("table1", "quick", 1):
         short = replace(cell.training, steps=120, evaluate_every=120)
-        cell = replace(cell, training=short, test_repeats=5)
+        cell = replace(cell, training=short)
         results = run_experiment(cell, tmp_path / cell.folder_name, splits, cpu=True)
         errors.setdefault(cell.recipe, {})[cell.model] = results["test_error_percent"]
     assert len(errors) == 4

@@ -95,11 +95,14 @@ class Colocalization(Experiment):
         chosen = []
         for digit in range(10):
             shown = colocalization_set(*data.train, digit, FROZEN_SEED, self.cluttered)
-            tried = []
+            tried, search = [], None
             for start in range(self.starts):
                 part = folder / f"{part_name(digit, start)}.json"
                 if not part.exists():
-                    self.fit(encoder, shown, digit, start, part, device)
+                    if search is None and self.search_every:
+                        images = shown.images.to(device)
+                        search = Search(encoder, images, self.start_scale, CROP_PX)
+                    self.fit(encoder, shown, search, digit, start, part, device)
                 tried.append(json.loads(part.read_text()))
                 if progress is not None:
                     last = f"last: {tried[-1]['correct_percent']:.0f} % found"
@@ -144,6 +147,7 @@ class Colocalization(Experiment):
         self,
         encoder: "Encoder",
         shown: FrozenSet,
+        search: Search | None,
         digit: int,
         start: int,
         part: Path,
@@ -163,8 +167,6 @@ class Colocalization(Experiment):
         optimizer = torch.optim.Adam(layer.parameters(), self.lr)
         schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, self.steps)
         others = ~torch.eye(len(images), dtype=torch.bool, device=device)
-        searching = self.search_every > 0
-        search = Search(encoder, images, self.start_scale, CROP_PX) if searching else None
         goal = images.new_zeros(len(images), 2)
         path, losses = [], []
         for step in range(self.steps):

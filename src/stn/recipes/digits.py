@@ -150,7 +150,7 @@ class Digits(Experiment):
         errors, pose = [], None
         for repeat in range(self.test_repeats):
             test = frozen_digits(self.distortion, data, "test", repeat, device)
-            error, found = measure(model, test)
+            error, found = measure(model, test, posed=repeat == 0)
             errors.append(error)
             pose = pose or found
         return {
@@ -177,8 +177,8 @@ def frozen_digits(
 
 
 @torch.no_grad()
-def measure(model: Network, chunks: Iterable[FrozenSet]) -> tuple[float, dict]:
-    """Error, %, and the spread of each digit's pose in the images and after each transformer.
+def measure(model: Network, chunks: Iterable[FrozenSet], posed: bool) -> tuple[float, dict]:
+    """Error, %, and, if `posed`, the spread of each digit's pose before and after each transformer.
 
     Places are in pixels of the canvas, after a transformer too, whatever the size of its output.
     """
@@ -186,11 +186,16 @@ def measure(model: Network, chunks: Iterable[FrozenSet]) -> tuple[float, dict]:
     layer = model.transformer
     for chunk in chunks:
         wrong.append(logits_of(model, chunk.images).argmax(-1) != chunk.labels)
+        if not posed:
+            continue
         size = tuple(chunk.images.shape[2:])
         poses.append(_rows(chunk))
         if layer is not None:
             theta = layer.eval().theta(model.stem(chunk.images))
             thetas.append(theta.view(len(theta), -1, layer.composed().num_params))
+    error = 100 * torch.cat(wrong).double().mean().item()
+    if not posed:
+        return error, {}
     pose = torch.cat(poses)
     digits = [f" digit {k}" * (pose.shape[1] > 1) for k in range(pose.shape[1])]
     found = {f"before{d}": pose_spread(pose[:, k], size) for k, d in enumerate(digits)}
@@ -201,7 +206,6 @@ def measure(model: Network, chunks: Iterable[FrozenSet]) -> tuple[float, dict]:
             for k, digit in enumerate(digits):
                 spread = pose_spread(pose[:, k], size, layer.composed(), theta[:, number])
                 found[after + digit] = spread
-    error = 100 * torch.cat(wrong).double().mean().item()
     return error, {name: spread._asdict() for name, spread in found.items()}
 
 

@@ -23,8 +23,8 @@ MOST_SHOWN = 1000
 # Frozen sets are the same for every run, whatever its seed.
 FROZEN_SEED = 2015
 
-# What a start writes before the first step, beside config.json.
 LOCK = ".lock"
+# What a start writes before the first step.
 BEGUN = {"config.json", "log.txt", LOCK}
 CODE = ("src/", "native/", "CMakeLists.txt", "pyproject.toml", "constraints.txt")
 
