@@ -1,6 +1,7 @@
 """The paper's networks: budgets, shapes, folders."""
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -8,6 +9,7 @@ from safetensors.torch import save_file
 
 import stn
 from stn.models import MODELS, NetSpec, build_model, count_parameters
+from stn.nn.transformer import ThetaHead
 from stn.recipes import PAPER, Digits, make_experiment, queue_of
 from stn.recipes.digits import BEST
 
@@ -33,6 +35,17 @@ def test_twins_cost_the_same_and_train_alike(recipe, base):
         twin = make_experiment(recipe, f"st-{base}-{family}")
         assert abs(count_parameters(build_model(twin.net)) / cost - 1) <= 0.025
         assert twin.training == plain.training
+
+
+@pytest.mark.parametrize(("model", "units"), [("st-fcn-affine", 32), ("st-cnn-tps", 20)])
+def test_a_localization_is_as_wide_as_asked(model, units):
+    net = make_experiment("mnist-rts", model).net
+    for width in (1, 3):
+        network = build_model(replace(net, localization_width=width))
+        heads = [head for head in network.modules() if isinstance(head, ThetaHead)]
+        assert heads
+        assert all(head.in_features == width * units for head in heads)
+        assert count_parameters(network) <= net.budget
 
 
 def test_a_transformer_behind_a_stem_warps_feature_maps():

@@ -55,6 +55,7 @@ class NetSpec:
         pool: average pooling after the transformer; the paper uses 2 on RTS and TC.
         batch_norm: in the classifier.
         localization_batch_norm: in the localization network.
+        localization_width: its units over the paper's.
         size: (H, W) or (D, H, W) of the transformer's output; None for the images' own.
         stem: layers of the classifier that stand before the transformer, on whose feature maps it
             then works; 0 puts it on the image, 2 behind the first convolution of `st-cnn-` nets.
@@ -71,6 +72,7 @@ class NetSpec:
     pool: int = 1
     batch_norm: bool = True
     localization_batch_norm: bool = False
+    localization_width: int = 1
     size: tuple[int, ...] | None = None
     stem: int = 0
     steps: int = 1
@@ -184,8 +186,8 @@ def _transformer(spec: NetSpec, shape: tuple[int, ...]) -> Transformer:
     """The transformer of `spec` for inputs (C, H, W) or (C, D, H, W)."""
     prefix, base, family = spec.name.split("-")
     num, transform = TRANSFORMERS[prefix], FAMILIES[family](len(shape) - 1)
-    norm = spec.localization_batch_norm
-    localizations = [_localization(base, shape, norm) for _ in range(num)]
+    norm, units = spec.localization_batch_norm, spec.localization_width
+    localizations = [_localization(base, shape, units, norm) for _ in range(num)]
     if spec.steps > 1:
         transformer = Cascade(localizations[0], transform, spec.steps, spec.size)
     elif num == 1:
@@ -201,19 +203,19 @@ def _transformer(spec: NetSpec, shape: tuple[int, ...]) -> Transformer:
     return transformer
 
 
-def _localization(base: str, shape: tuple[int, ...], norm: bool) -> nn.Module:
-    """The paper's; of volumes, which it does not state, the fully connected one on small copies."""
+def _localization(base: str, shape: tuple[int, ...], units: int, norm: bool) -> nn.Module:
+    """`units` times the paper's; of volumes, of which it states none, fc on small copies."""
     channels, *canvas = shape
     if len(canvas) == 3:
         small = (channels, *(n // VOLUME_POOL for n in canvas))
-        dense = DenseLocalization(small, batch_norm=norm)
+        dense = DenseLocalization(small, 32 * units, batch_norm=norm)
         dense.insert(0, nn.AvgPool3d(VOLUME_POOL))
         dense.shape = shape
         return dense
     flat = (channels, canvas[0], canvas[1])
     if base == "fcn":
-        return DenseLocalization(flat, batch_norm=norm)
-    return ConvLocalization(flat, batch_norm=norm)
+        return DenseLocalization(flat, 32 * units, batch_norm=norm)
+    return ConvLocalization(flat, 20 * units, 20 * units, batch_norm=norm)
 
 
 def _classifier(spec: NetSpec, shape: tuple[int, int, int], budget: int) -> nn.Module:

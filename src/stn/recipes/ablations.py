@@ -30,7 +30,9 @@ ABLATIONS: dict[str, tuple[str, dict, dict]] = {
     ),
     "bicubic": ("bicubic kernel", {"mode": "bicubic"}, {}),
     "norm": ("batch norm in the localization", {"localization_batch_norm": True}, {}),
+    "wide": ("three times the units in the localization", {"localization_width": 3}, {}),
     "cascade": ("two affine transformers in series", {"steps": 2}, {}),
+    "cascade-3": ("three in series", {"steps": 3}, {}),
     "attention": ("scale and shift only", {"name": "st-fcn-attention"}, {}),
     "similarity": ("similarity", {"name": "st-fcn-similarity"}, {}),
     "similarity-norm": (
@@ -41,6 +43,16 @@ ABLATIONS: dict[str, tuple[str, dict, dict]] = {
     "similarity-cascade": (
         "the same, two in series",
         {"name": "st-fcn-similarity", "localization_batch_norm": True, "steps": 2},
+        {},
+    ),
+    "similarity-wide": (
+        "the same, three times the units in the localization",
+        {
+            "name": "st-fcn-similarity",
+            "localization_batch_norm": True,
+            "steps": 2,
+            "localization_width": 3,
+        },
         {},
     ),
     "projective": ("projective", {"name": "st-fcn-projective"}, {}),
