@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 import stn
 from stn.data import Split, Splits
@@ -75,6 +76,17 @@ def test_windows_start_in_the_middle_at_their_scale():
     torch.testing.assert_close(theta, torch.tensor([[expected, 0.0, 0.0]]).expand(3, 3))
 
 
+def test_the_scale_stays_then_narrows_then_is_learned(tmp_path, splits):
+    narrow = replace(short(), steps=12, still=0.5, still_scale=1 / 3)
+    for digit in range(1, 10):
+        part(tmp_path, digit, 0, loss=2.5, correct=77)
+    run_experiment(narrow, tmp_path, splits, cpu=True)
+    log_scale = load_file(tmp_path / f"{part_name(0, 0)}.safetensors")["path"][..., 0]
+    expected = torch.tensor([0.5] * 3 + [1 / 3] * 4).log()  # where learning begins, too
+    torch.testing.assert_close(log_scale[:7], expected.unsqueeze(1).expand(7, 100))
+    assert (log_scale[-1] != log_scale[6]).all()
+
+
 def test_random_patches_are_pieces_of_the_image():
     image = torch.arange(84.0).expand(200, 1, 84, 84)  # every column its number
     patches = random_patches(image, torch.Generator().manual_seed(0))
@@ -97,16 +109,16 @@ def test_the_encoder_gives_activations_in_a_row_one_apart():
 def test_search_finds_the_pattern_that_all_images_share():
     """A cross in every image, and a blot somewhere; told the window of the first cross."""
     draw = torch.Generator().manual_seed(0)
-    images, scale = torch.zeros(20, 1, 84, 84), 0.5
-    steps = torch.randint(7, (20, 2), generator=draw)
-    for image, (kx, ky) in zip(images, (steps * 7).tolist(), strict=True):  # a window every 7 px
-        image[0, ky + 11 : ky + 31, kx + 19 : kx + 23] = 1
-        image[0, ky + 19 : ky + 23, kx + 11 : kx + 31] = 1
+    images, scale = torch.zeros(20, 1, 80, 80), 0.5
+    steps = torch.randint(9, (20, 2), generator=draw)
+    for image, (kx, ky) in zip(images, (steps * 5).tolist(), strict=True):  # a window every 5 px
+        image[0, ky + 10 : ky + 30, kx + 18 : kx + 22] = 1
+        image[0, ky + 18 : ky + 22, kx + 10 : kx + 30] = 1
         blot = torch.randint(60, (2,), generator=draw)
         image[0, blot[0] : blot[0] + 8, blot[1] : blot[1] + 8] = 0.5
     search = Search(torch.nn.Flatten(), images, scale, 28)
-    first = search.features[0, 7 * steps[0, 1] + steps[0, 0]]
-    torch.testing.assert_close(search.common(first.unsqueeze(0)), (steps / 3 - 1) * (1 - scale))
+    first = search.features[0, 9 * steps[0, 1] + steps[0, 0]]
+    torch.testing.assert_close(search.common(first.unsqueeze(0)), (steps / 4 - 1) * (1 - scale))
 
 
 @pytest.mark.parametrize("column", ["faithful", "best"])

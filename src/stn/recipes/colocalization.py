@@ -50,8 +50,11 @@ class Colocalization(Experiment):
         encoder_training: on the undistorted training digits.
         steps, lr: of Adam, for each class; half a cosine to 0.
         start_scale: of the window, over the image.
-        still: share of the steps in which the scale stays there. A window that is free to shrink
-            before it has found anything shrinks to a blank spot, where all images agree.
+        still: share of the steps in which the scale is not learned. A window that is free to
+            shrink before it has found anything shrinks to a blank spot, where all images agree.
+        still_scale: of the window in the second half of that share, and where its learning starts;
+            None for `start_scale`. A wide window finds the digit, one of its size tells it from
+            clutter.
         margin: of the hinge; 3 is so wide that it hardly ever cuts.
         patches: random ones to each crop.
         search_every: steps between two searches for what the images have in common, while the
@@ -72,6 +75,7 @@ class Colocalization(Experiment):
     lr: float
     start_scale: float = 0.5
     still: float = 0.3
+    still_scale: float | None = None
     margin: float = 3.0
     patches: int = 1
     search_every: int = 0
@@ -81,6 +85,11 @@ class Colocalization(Experiment):
     @property
     def run_seed(self) -> int:
         return self.seed
+
+    @property
+    def scales(self) -> tuple[float, float]:
+        """Of the window in the two halves of `still`."""
+        return self.start_scale, self.still_scale or self.start_scale
 
     def load(self) -> Splits:
         return split_mnist(load_mnist())
@@ -95,14 +104,16 @@ class Colocalization(Experiment):
         chosen = []
         for digit in range(10):
             shown = colocalization_set(*data.train, digit, FROZEN_SEED, self.cluttered)
-            tried, search = [], None
+            tried: list[dict] = []
+            searches: dict[float, Search] = {}
             for start in range(self.starts):
                 part = folder / f"{part_name(digit, start)}.json"
                 if not part.exists():
-                    if search is None and self.search_every:
+                    if self.search_every and not searches:
                         images = shown.images.to(device)
-                        search = Search(encoder, images, self.start_scale, CROP_PX)
-                    self.fit(encoder, shown, search, digit, start, part, device)
+                        for scale in self.scales:
+                            searches[scale] = Search(encoder, images, scale, CROP_PX)
+                    self.fit(encoder, shown, searches, digit, start, part, device)
                 tried.append(json.loads(part.read_text()))
                 if progress is not None:
                     last = f"last: {tried[-1]['correct_percent']:.0f} % found"
@@ -116,7 +127,7 @@ class Colocalization(Experiment):
             "mean_iou": [found["mean_iou"] for found in chosen],
             "chosen_start": [found["start"] for found in chosen],
             "tried": [found["tried"] for found in chosen],
-            "parameters": count_parameters(colocalizer(self.start_scale)),
+            "parameters": count_parameters(colocalizer(self.scales[-1])),
             "steps": self.steps,
             "samples_seen": self.steps * BATCH,
         }
@@ -147,7 +158,7 @@ class Colocalization(Experiment):
         self,
         encoder: "Encoder",
         shown: FrozenSet,
-        search: Search | None,
+        searches: dict[float, Search],
         digit: int,
         start: int,
         part: Path,
@@ -162,7 +173,7 @@ class Colocalization(Experiment):
         seed = (self.seed * 10 + digit) * 100 + start
         torch.manual_seed(seed)
         draw = torch.Generator().manual_seed(seed)
-        layer = colocalizer(self.start_scale).to(device)
+        layer = colocalizer(self.scales[-1]).to(device)
         images = shown.images.to(device)
         optimizer = torch.optim.Adam(layer.parameters(), self.lr)
         schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, self.steps)
@@ -171,10 +182,11 @@ class Colocalization(Experiment):
         path, losses = [], []
         for step in range(self.steps):
             theta = layer.theta(images)
-            still = step < self.still * self.steps
-            if still:
-                scale = torch.full_like(theta[:, :1], self.start_scale).log()
-                theta = torch.cat([scale, theta[:, 1:]], -1)
+            half = int(2 * step / (self.still * self.steps)) if self.still else 2
+            scale = self.scales[half] if half < 2 else None
+            if scale is not None:
+                stays = torch.full_like(theta[:, :1], scale).log()
+                theta = torch.cat([stays, theta[:, 1:]], -1)
             if step % max(1, self.steps // FRAMES) == 0:
                 path.append(theta.detach())
             mine = encoder(layer.warp(images, theta))
@@ -185,9 +197,9 @@ class Colocalization(Experiment):
             losses.append(loss.detach())
             if self.pull:
                 loss = loss + self.pull * pull_back(layer.transform, theta, CROP_PX).mean()
-            if search is not None and still:
+            if scale in searches:
                 if step % self.search_every == 0:
-                    goal = search.common(mine)
+                    goal = searches[scale].common(mine)
                 loss = loss + GOAL_WEIGHT * (theta[:, 1:] - goal).square().mean()
             optimizer.zero_grad()
             loss.backward()
@@ -324,8 +336,9 @@ def _colocalization(model: str, column: str, seed: int, cluttered: bool) -> Colo
         ),
         steps=300 if quick or best else 600,
         lr=1e-2,
-        still=0.5 if best else 0.3,
+        still=0.6 if best else 0.3,
+        still_scale=CROP_PX / CANVAS[0] if best else None,
         search_every=15 if best else 0,
         pull=10.0 if best else 0.0,
-        starts=3 if best else 1,
+        starts=2 if best else 1,
     )

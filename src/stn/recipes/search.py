@@ -6,8 +6,8 @@ from torch import Tensor, nn
 from ..transforms import Attention
 from ..warp import warp
 
-# Windows of each image along an axis, and rounds until the places agree.
-GRID = 7
+# Between neighbouring windows, and rounds until the places agree.
+SPACING_PX = 5
 ROUNDS = 5
 
 
@@ -27,8 +27,9 @@ class Search:
 
     @torch.no_grad()
     def __init__(self, encoder: nn.Module, images: Tensor, scale: float, crop_px: int):
-        line = torch.linspace(-1, 1, GRID) * (1 - scale)
-        y, x = torch.meshgrid(line, line, indexing="ij")
+        room = (round((1 - scale) * n / SPACING_PX) for n in images.shape[-2:])
+        lines = (torch.linspace(-1, 1, steps + 1) * (1 - scale) for steps in room)
+        y, x = torch.meshgrid(*lines, indexing="ij")
         self.places = torch.stack([x.flatten(), y.flatten()], -1).to(images.device)
         log_scale = self.places.new_full((1, 1), scale).log()
         crops = (
