@@ -8,8 +8,17 @@ import torch
 from scipy.interpolate import RBFInterpolator
 
 import stn
-from stn.data import DISTORTIONS, DigitStream, Mnist, Split, frozen_set, split_mnist
-from stn.data.distort import Clutter, MoveCorners, MoveLattice, Place, keeps_orientation
+from stn.data import (
+    DISTORTIONS,
+    DigitStream,
+    Drawn,
+    Mnist,
+    MoveLattice,
+    Split,
+    frozen_set,
+    split_mnist,
+)
+from stn.data.distort import Clutter, MoveCorners, Place, keeps_orientation
 from stn.linalg import homography
 
 NAMES = list(DISTORTIONS)
@@ -267,6 +276,29 @@ def test_stream_labels_stay_with_their_images():
     images = torch.arange(40, dtype=torch.uint8)[:, None, None].expand(40, 28, 28)
     drawn, labels = DigitStream(images, torch.arange(40), "r", 40, seed=0).batch(3)
     assert torch.equal((drawn[:, 0, 14, 14] * 255).round().long(), labels)
+
+
+@pytest.mark.parametrize("name", ["rts", "addition"])
+def test_stream_bends_digits_before_the_task_does(name):
+    class Flip:
+        digits, canvas = 1, (28, 28)
+
+        def __call__(self, images, generator, clutter_pool=None):
+            return Drawn(images.flip(-1), lambda: pytest.fail("training asks for no pose"))
+
+    images, labels = _digits(20), torch.arange(20)
+    bent, sums = DigitStream(images, labels, name, 6, seed=1, bend=Flip()).batch(4)
+    flipped = DigitStream(images.flip(-1), labels, name, 6, seed=1).batch(4)
+    assert torch.equal(bent, flipped[0])
+    assert torch.equal(sums, flipped[1])
+
+    spline = MoveLattice(0.8, (0.9, 1.1))
+    first, again = (DigitStream(images, labels, name, 6, 1, bend=spline).batch(4) for _ in "ab")
+    assert torch.equal(first[0], again[0])
+    with pytest.raises(
+        ValueError, match=r"bend must keep single digits .* got a task of 1 on 42 x"
+    ):
+        DigitStream(images, labels, name, 6, 1, bend=DISTORTIONS["rts"])
 
 
 @pytest.mark.parametrize("name", NAMES)

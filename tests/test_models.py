@@ -48,6 +48,22 @@ def test_a_localization_is_as_wide_as_asked(model, units):
         assert count_parameters(network) <= net.budget
 
 
+@pytest.mark.parametrize(("model", "steps"), [("st-fcn-tps", 1), ("st-cnn-affine", 2)])
+def test_theta_goes_forward_to_the_logits(model, steps):
+    net = replace(make_experiment("mnist-rts", model).net, steps=steps, theta_forward=True)
+    network = build_model(net).eval()
+    assert count_parameters(network) <= net.budget
+    for module in network.transformer.modules():
+        if isinstance(module, ThetaHead):
+            torch.nn.init.normal_(module.bias, std=0.05)
+    x = torch.rand(3, *net.shape)
+    theta = network.transformer.theta(x)
+    seen = network.classifier(network.pool(network.transformer(x)))
+    expected = seen + theta @ network.of_theta.weight.mT
+    assert (expected - seen).abs().min() > 0
+    torch.testing.assert_close(network(x), expected)
+
+
 def test_a_transformer_behind_a_stem_warps_feature_maps():
     spec = NetSpec(name="st-cnn-affine", shape=(1, 42, 42), budget=200_000, stem=2)
     network = build_model(spec).eval()
@@ -59,7 +75,7 @@ def test_a_transformer_behind_a_stem_warps_feature_maps():
     seen = network.transformer(maps)
     torch.testing.assert_close(seen, maps, atol=1e-5, rtol=0)  # the identity at the start
     torch.testing.assert_close(network(x), network.classifier(seen))
-    with pytest.raises(ValueError, match="a stem is for st-cnn- nets without pool and size"):
+    with pytest.raises(ValueError, match="a stem is for st-cnn- nets without pool, size"):
         build_model(NetSpec(name="st-fcn-affine", shape=(1, 42, 42), stem=2))
 
 

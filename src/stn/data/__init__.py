@@ -19,7 +19,7 @@ from .digits import (
     split_mnist,
     task_named,
 )
-from .distort import DISTORTIONS, Drawn, Pose, Task
+from .distort import DISTORTIONS, Drawn, MoveLattice, Pose, Task
 from .folders import read_folder
 from .image_set import Example, ImageSet, LoadedSet
 from .mnist import DataError, Mnist, data_folder, fetch_mnist, load_mnist
@@ -45,6 +45,7 @@ __all__ = [
     "ImageSet",
     "LoadedSet",
     "Mnist",
+    "MoveLattice",
     "PictureSets",
     "PictureStream",
     "Pose",

@@ -79,6 +79,8 @@ class DigitStream:
         seed: any integer; distinct seeds give unrelated streams.
         device: where batches are made and returned.
         clutter_pool: uint8 (M, 28, 28), where clutter comes from; None for `images`.
+        bend: distorts every digit in its 28x28 px before the task does, as other hands would
+            write it; training only, no frozen set has it.
 
     Raises:
         ValueError: an unknown task, or shapes or sizes that do not fit.
@@ -100,8 +102,14 @@ class DigitStream:
         seed: int,
         device: torch.device | str = "cpu",
         clutter_pool: Tensor | None = None,
+        bend: Task | None = None,
     ):
         check_digits(images, labels)
+        if bend is not None and (bend.digits, *bend.canvas) != (1, *images.shape[1:]):
+            raise ValueError(
+                f"bend must keep single digits of 28 x 28 px, got a task of {bend.digits} on "
+                f"{' x '.join(map(str, bend.canvas))} px"
+            )
         if not 1 <= batch_size <= len(images):
             raise ValueError(
                 f"batch_size must be from 1 to the number of images, {len(images)}, got "
@@ -111,6 +119,7 @@ class DigitStream:
         self.batch_size, self.seed = batch_size, seed
         self.images, self.labels = images.to(device), labels.to(device).long()
         self.clutter_pool = self.images if clutter_pool is None else clutter_pool.to(device)
+        self.bend = bend
         self._order: tuple[int, Tensor] | None = None
 
     @property
@@ -125,7 +134,10 @@ class DigitStream:
         rows = self._orders(epoch)[place * self.batch_size : (place + 1) * self.batch_size]
         rows = rows.to(self.images.device)
         generator = generator_of("stream", self.name, self.seed, step)
-        drawn = self.task(self.images[rows].float().div_(255), generator, self.clutter_pool)
+        clean = self.images[rows].float().div_(255)
+        if self.bend is not None:
+            clean = self.bend(clean.view(-1, 1, 28, 28), generator).images.view(clean.shape)
+        drawn = self.task(clean, generator, self.clutter_pool)
         return drawn.images, self.labels[rows].sum(-1)
 
     def batches(

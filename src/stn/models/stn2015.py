@@ -23,12 +23,14 @@ from ..sampling.kernels import Mode
 from .classifiers import cnn, count_parameters, fcn, vgg, widest
 from .pretrained import Pretrained
 
+RANK = 4  # of a learned basis: theta has twice as many entries, as of a projective map
 FAMILIES = {
     "affine": transforms.Affine,
     "projective": transforms.Projective,
     "tps": lambda dim: transforms.ThinPlateSpline((4,) * dim),
     "attention": transforms.Attention,
     "similarity": transforms.Similarity,
+    "basis": lambda dim: transforms.LearnedBasis(RANK, (4,) * dim),
 }
 BASES = {"fcn": fcn, "cnn": cnn, "vgg": vgg}
 TRANSFORMERS = {"st": 1, "2xst": 2}
@@ -60,6 +62,7 @@ class NetSpec:
         stem: layers of the classifier that stand before the transformer, on whose feature maps it
             then works; 0 puts it on the image, 2 behind the first convolution of `st-cnn-` nets.
         steps: transformers in series, `Cascade`, that correct each other; of `st-` nets.
+        theta_forward: the classifier's last layer is given theta, too: how the image was warped.
         antialias, mode, padding_mode: of the transformer.
         random_start: theta from a random layer, not from the identity.
         normalize: images to zero mean and unit variance before all else: black is no longer 0.
@@ -76,6 +79,7 @@ class NetSpec:
     size: tuple[int, ...] | None = None
     stem: int = 0
     steps: int = 1
+    theta_forward: bool = False
     antialias: bool = False
     mode: Mode = "bilinear"
     padding_mode: str = "zeros"
@@ -106,7 +110,8 @@ class DepthMean(nn.Module):
 class Network(Pretrained):
     """[stem -] [transformer - pool -] classifier; images (B, C, H, W) or (B, 1, D, H, W) -> logits.
 
-    The outputs of parallel transformers, and the depth of volumes, become channels.
+    The outputs of parallel transformers, and the depth of volumes, become channels. `of_theta`
+    adds what theta says to the logits, as a last layer does of theta among its inputs.
     """
 
     def __init__(
@@ -115,18 +120,22 @@ class Network(Pretrained):
         transformer: Transformer | None,
         pool: nn.Module,
         classifier: nn.Module,
+        of_theta: nn.Module | None = None,
     ):
         super().__init__()
         self.stem = stem
         self.transformer = transformer
         self.pool = pool
         self.classifier = classifier
+        self.of_theta = of_theta
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.stem(x)
-        if self.transformer is not None:
-            x = self.transformer(x)
-        return self.classifier(self.pool(x.flatten(1, -3)))
+        if self.transformer is None:
+            return self.classifier(self.pool(x.flatten(1, -3)))
+        theta = self.transformer.theta(x)
+        logits = self.classifier(self.pool(self.transformer.warp(x, theta).flatten(1, -3)))
+        return logits if self.of_theta is None else logits + self.of_theta(theta.flatten(1))
 
 
 class Normalize(nn.Module):
@@ -162,16 +171,19 @@ def _network(spec: NetSpec) -> Network:
     transformer = _transformer(spec, spec.shape)
     height, width = (n // spec.pool for n in seen[-2:])
     pool = nn.Sequential(flat, nn.AvgPool2d(spec.pool)) if spec.pool > 1 else flat
-    left = spec.budget - count_parameters(transformer)
     num = TRANSFORMERS[spec.name.split("-")[0]]
-    classifier = _classifier(spec, (num * channels, height, width), left)
-    return Network(stem, transformer, pool, classifier)
+    entries = num * transformer.composed().num_params
+    of_theta = nn.Linear(entries, spec.classes, bias=False) if spec.theta_forward else None
+    spent = count_parameters(nn.ModuleList([transformer, of_theta or nn.Identity()]))
+    classifier = _classifier(spec, (num * channels, height, width), spec.budget - spent)
+    return Network(stem, transformer, pool, classifier, of_theta)
 
 
 def _behind_stem(spec: NetSpec, width: int) -> Network:
     """A cnn that is cut in two, with the transformer on the feature maps between."""
-    if not spec.name.startswith("st-cnn-") or spec.pool > 1 or spec.size is not None:
-        raise ValueError("a stem is for st-cnn- nets without pool and size")
+    plain = spec.pool == 1 and spec.size is None and not spec.theta_forward
+    if not (plain and spec.name.startswith("st-cnn-")):
+        raise ValueError("a stem is for st-cnn- nets without pool, size and theta_forward")
     channels, height, wide = spec.shape
     layers = list(cnn((channels, height, wide), spec.classes, width, spec.batch_norm))
     first = [Normalize()] if spec.normalize else []

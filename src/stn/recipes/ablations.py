@@ -33,6 +33,7 @@ ABLATIONS: dict[str, tuple[str, dict, dict]] = {
     "wide": ("three times the units in the localization", {"localization_width": 3}, {}),
     "cascade": ("two affine transformers in series", {"steps": 2}, {}),
     "cascade-3": ("three in series", {"steps": 3}, {}),
+    "theta-forward": ("theta forward to the classifier", {"theta_forward": True}, {}),
     "attention": ("scale and shift only", {"name": "st-fcn-attention"}, {}),
     "similarity": ("similarity", {"name": "st-fcn-similarity"}, {}),
     "similarity-norm": (
@@ -57,6 +58,7 @@ ABLATIONS: dict[str, tuple[str, dict, dict]] = {
     ),
     "projective": ("projective", {"name": "st-fcn-projective"}, {}),
     "tps": ("thin plate spline", {"name": "st-fcn-tps"}, {}),
+    "basis": ("a learned basis of four fields", {"name": "st-fcn-basis"}, {}),
     "none": ("no transformer", {"name": "fcn"}, {}),
     "cnn": ("cnn in place of fcn, an affine transformer on the image", CNN, CNN_TRAINING),
     "cnn-stem": (

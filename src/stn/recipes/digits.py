@@ -13,6 +13,7 @@ from ..data import (
     TASKS,
     DigitStream,
     FrozenSet,
+    MoveLattice,
     Splits,
     frozen_chunks,
     joined,
@@ -41,11 +42,12 @@ QUICK_LR = {"fcn": 3e-3, "cnn": 2e-3, "vgg": 2e-3}
 # connected nets was the best of 1e-3, 2e-3, 3e-3 and 5e-3 on held-out RTS digits at 10 epochs; SGD
 # with 0.1 did as well for fcn, but its transformer twin did not learn. The rate of the
 # convolutional nets was the best of five on held-out R and RTS digits at 4 epochs
-# (benchmarks/choose_lr.py); they train in bfloat16, which takes half the time.
+# (benchmarks/choose.py); they train in bfloat16, which takes half the time.
 FAITHFUL_EPOCHS = {"fcn": 60, "cnn": 30, "vgg": 30}
 FAITHFUL_LR = {"fcn": 3e-3, "cnn": 5e-3, "vgg": 5e-3}
 FAITHFUL_VOLUME_EPOCHS = 10
 REPEATS = 5
+BEND_SCALES = (0.9, 1.1)
 
 # The best column: the network for each set, and the best error, %, that anyone has published.
 BEST = {
@@ -97,12 +99,15 @@ class Digits(Experiment):
         distortion: a task of `stn.data.TASKS`.
         net, training: the choices in full.
         test_repeats: frozen distortions of the test digits over which the error is averaged.
+        bend_px: training digits are bent before they are distorted, 0 for not: the nodes of a
+            spline move by this (standard deviation), and it scales by 0.9-1.1.
     """
 
     distortion: str
     net: NetSpec
     training: TrainingConfig
     test_repeats: int = 1
+    bend_px: float = 0.0
 
     @property
     def run_seed(self) -> int:
@@ -131,15 +136,19 @@ class Digits(Experiment):
         names = tuple(str(number) for number in range(self.net.classes))
         return Shown(digits.images, digits.labels, names)
 
+    def stream(self, data: Splits, device: torch.device | str = "cpu") -> DigitStream:
+        """The training digits, distorted."""
+        size, seed = self.training.batch_size, self.training.seed
+        bend = MoveLattice(self.bend_px, BEND_SCALES) if self.bend_px else None
+        return DigitStream(*data.train, self.distortion, size, seed, device, bend=bend)
+
     def run(
         self, folder: Path, data: Splits, processes: Processes, progress: Progress | None = None
     ) -> dict:
         training, device = self.training, processes.device
         torch.manual_seed(training.seed)
         model = build_model(self.net).to(device)
-        stream = DigitStream(
-            *data.train, self.distortion, training.batch_size, training.seed, device
-        )
+        stream = self.stream(data, device)
         held_out = joined(frozen_digits(self.distortion, data, "held-out", 0, device))
         chunks = in_chunks(held_out.images, held_out.labels)
         watch = theta_recorder(model, chunks, folder)
