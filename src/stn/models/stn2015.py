@@ -1,8 +1,8 @@
 """The networks of the 2015 paper's MNIST experiments: fcn, cnn and their transformer twins.
 
 `st-` puts one transformer before the classifier, `2xst-` two in parallel, each of which sees and
-warps all channels. vgg is a newer classifier. Volumes are transformed in three dimensions, then
-flattened over their depth.
+warps all channels. vgg and conv5 are newer classifiers. Volumes are transformed in three
+dimensions, then flattened over their depth.
 """
 
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from .. import transforms
+from .. import coords, transforms
 from ..nn import (
     Cascade,
     ConvLocalization,
@@ -20,7 +20,7 @@ from ..nn import (
 )
 from ..nn.transformer import ThetaHead, Transformer
 from ..sampling.kernels import Mode
-from .classifiers import cnn, count_parameters, fcn, vgg, widest
+from .classifiers import cnn, conv5, count_parameters, fcn, vgg, widest
 from .pretrained import Pretrained
 
 RANK = 4  # of a learned basis: theta has twice as many entries, as of a projective map
@@ -32,14 +32,14 @@ FAMILIES = {
     "similarity": transforms.Similarity,
     "basis": lambda dim: transforms.LearnedBasis(RANK, (4,) * dim),
 }
-BASES = {"fcn": fcn, "cnn": cnn, "vgg": vgg}
+BASES = {"fcn": fcn, "cnn": cnn, "vgg": vgg, "conv5": conv5}
 TRANSFORMERS = {"st": 1, "2xst": 2}
 MODELS = (
     *BASES,
     *(f"{st}-{base}-{family}" for st in TRANSFORMERS for base in BASES for family in FAMILIES),
 )
 # The paper asks for 32-64 filters; more only cost time.
-WIDEST = {"fcn": 1024, "cnn": 64, "vgg": 32}
+WIDEST = {"fcn": 1024, "cnn": 64, "vgg": 32, "conv5": 32}
 VOLUME_POOL = 4  # before the localization of volumes
 MEAN, DEVIATION = 0.1307, 0.3081  # of MNIST's pixels
 
@@ -62,6 +62,8 @@ class NetSpec:
         stem: layers of the classifier that stand before the transformer, on whose feature maps it
             then works; 0 puts it on the image, 2 behind the first convolution of `st-cnn-` nets.
         steps: transformers in series, `Cascade`, that correct each other; of `st-` nets.
+        window: what the transformer reads at the start, over the image's height and width; below 1
+            it begins zoomed in on the middle.
         theta_forward: the classifier's last layer is given theta, too: how the image was warped.
         antialias, mode, padding_mode: of the transformer.
         random_start: theta from a random layer, not from the identity.
@@ -79,6 +81,7 @@ class NetSpec:
     size: tuple[int, ...] | None = None
     stem: int = 0
     steps: int = 1
+    window: float = 1.0
     theta_forward: bool = False
     antialias: bool = False
     mode: Mode = "bilinear"
@@ -200,12 +203,22 @@ def _transformer(spec: NetSpec, shape: tuple[int, ...]) -> Transformer:
     num, transform = TRANSFORMERS[prefix], FAMILIES[family](len(shape) - 1)
     norm, units = spec.localization_batch_norm, spec.localization_width
     localizations = [_localization(base, shape, units, norm) for _ in range(num)]
+    start = torch.zeros(transform.num_params)
+    if spec.window != 1:  # every step goes an equal part of the way
+        points = coords.target_points((5,) * transform.dim)
+        start = transform.fit(points, points * spec.window ** (1 / spec.steps))[0]
     if spec.steps > 1:
-        transformer = Cascade(localizations[0], transform, spec.steps, spec.size)
+        transformer = Cascade(
+            localizations[0], transform, spec.steps, spec.size, initial_theta=start
+        )
     elif num == 1:
-        transformer = SpatialTransformer(localizations[0], transform, spec.size)
+        transformer = SpatialTransformer(
+            localizations[0], transform, spec.size, initial_theta=start
+        )
     else:
-        transformer = ParallelTransformers(localizations, transform, num, spec.size)
+        transformer = ParallelTransformers(
+            localizations, transform, num, spec.size, initial_theta=start.expand(num, -1)
+        )
     transformer.antialias = spec.antialias
     transformer.mode, transformer.padding_mode = spec.mode, spec.padding_mode
     if spec.random_start:

@@ -35,7 +35,7 @@ SIZES = {"volumes": (30, 30, 30)}
 
 # The quick column: minutes. Epochs of each set.
 QUICK_EPOCHS = {"r": 8, "rts": 8, "p": 8, "p-42": 8, "e": 8, "tc": 20, "addition": 20, "volumes": 2}
-QUICK_LR = {"fcn": 3e-3, "cnn": 2e-3, "vgg": 2e-3}
+QUICK_LR = {"fcn": 3e-3, "cnn": 2e-3, "vgg": 2e-3, "conv5": 2e-3}
 
 # The faithful column: the paper's networks, without batch norm, on a schedule that two cores can
 # run, the same for a net and its twins. The paper: SGD, 640 epochs. The learning rate of the fully
@@ -43,8 +43,8 @@ QUICK_LR = {"fcn": 3e-3, "cnn": 2e-3, "vgg": 2e-3}
 # with 0.1 did as well for fcn, but its transformer twin did not learn. The rate of the
 # convolutional nets was the best of five on held-out R and RTS digits at 4 epochs
 # (benchmarks/choose.py); they train in bfloat16, which takes half the time.
-FAITHFUL_EPOCHS = {"fcn": 60, "cnn": 30, "vgg": 30}
-FAITHFUL_LR = {"fcn": 3e-3, "cnn": 5e-3, "vgg": 5e-3}
+FAITHFUL_EPOCHS = {"fcn": 60, "cnn": 30, "vgg": 30, "conv5": 30}
+FAITHFUL_LR = {"fcn": 3e-3, "cnn": 5e-3, "vgg": 5e-3, "conv5": 5e-3}
 FAITHFUL_VOLUME_EPOCHS = 10
 REPEATS = 5
 BEND_SCALES = (0.9, 1.1)
