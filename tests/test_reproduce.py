@@ -1,6 +1,9 @@
 """Tables: the order of the queue, what is kept, and the numbers that are written down."""
 
+import itertools
 import json
+import operator
+import runpy
 import statistics
 import subprocess
 import sys
@@ -15,6 +18,7 @@ import scipy.stats
 import torch
 
 from stn.cli import main
+from stn.data import MoveLattice
 from stn.models import TENSORS, build_model, count_parameters, load_model, read_spec
 from stn.recipes import (
     TABLES,
@@ -34,6 +38,8 @@ from stn.recipes.reproduce import result_path
 from stn.recipes.tables import best_table, window_table
 
 from . import synthetic
+
+ROOT = Path(__file__).parents[1]
 
 
 def result(recipe="mnist-r", model="fcn", seed=0, error=2.0, paper=2.1):
@@ -204,6 +210,21 @@ def test_beaten_only_where_the_interval_is_below():
     assert verdict(0.5).endswith("| 1 | 0.50 | 0.61 | one seed tells nothing |")
     assert verdict(0.5, 0.5, 0.5).endswith("| 0.50 ± 0.00 | 0.61 | yes |")
     assert verdict(0.5, 0.6, 0.7).endswith("| 0.60 ± 0.25 | 0.61 | no |")
+
+
+def test_choices_on_held_out_digits_are_of_cells_that_exist():
+    script = runpy.run_path(str(ROOT / "benchmarks" / "choose.py"))
+    for column, recipe, models, part, changes in script["SEARCHES"]:
+        assert 0 < part < 1
+        for model, change in itertools.product(models, changes):
+            experiment = make_experiment(recipe, model, column)
+            for path, value in change.items():
+                experiment = script["changed"](experiment, path.split("."), value)
+                assert operator.attrgetter(path)(experiment) == value
+    experiment = make_experiment("mnist-r", "fcn")
+    bent = script["changed"](experiment, ["bend_px"], 0.5).stream(synthetic.splits())
+    assert bent.bend == MoveLattice(0.5, (0.9, 1.1))
+    assert experiment.stream(synthetic.splits()).bend is None
 
 
 def test_fill_in(tmp_path):
