@@ -51,7 +51,7 @@ BEND_SCALES = (0.9, 1.1)
 
 # The best column: the network for each set, and the best error, %, that anyone has published.
 BEST = {
-    "r": "st-conv5-similarity", "rts": "st-conv5-similarity", "p": "st-vgg-affine",
+    "r": "st-vgg-similarity", "rts": "st-conv5-similarity", "p": "st-vgg-affine",
     "e": "st-vgg-affine", "tc": "st-vgg-similarity", "addition": "2xst-conv5-similarity",
 }  # fmt: skip
 # Where transformers begin as near as 28 x 28 px of the image are, not with all of it.
