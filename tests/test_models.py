@@ -58,6 +58,8 @@ def test_a_window_is_where_the_transformer_begins(model, steps):
     x = torch.rand(2, 1, 42, 42)
     seen = layer(x).view(2, -1, 28, 28)
     torch.testing.assert_close(seen, x[..., 7:-7, 7:-7].expand_as(seen), atol=1e-5, rtol=0)
+    with pytest.raises(ValueError, match=r"LearnedBasis.* cannot begin zoomed in"):
+        build_model(replace(net, name="st-fcn-basis"))
 
 
 @pytest.mark.parametrize(("model", "steps"), [("st-fcn-tps", 1), ("st-cnn-affine", 2)])

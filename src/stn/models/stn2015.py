@@ -206,7 +206,10 @@ def _transformer(spec: NetSpec, shape: tuple[int, ...]) -> Transformer:
     start = torch.zeros(transform.num_params)
     if spec.window != 1:  # every step goes an equal part of the way
         points = coords.target_points((5,) * transform.dim)
-        start = transform.fit(points, points * spec.window ** (1 / spec.steps))[0]
+        wanted = points * spec.window ** (1 / spec.steps)
+        start = transform.fit(points, wanted)[0]
+        if (transform.map_points(start[None], points) - wanted).abs().max() > 1e-3:
+            raise ValueError(f"a transformer of {transform!r} cannot begin zoomed in; leave window")
     if spec.steps > 1:
         transformer = Cascade(
             localizations[0], transform, spec.steps, spec.size, initial_theta=start

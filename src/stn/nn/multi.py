@@ -19,6 +19,8 @@ from .transformer import (
     starting_theta,
 )
 
+TILE_TOLERANCE = 1e-3  # of a window's centre
+
 
 class ParallelTransformers(Transformer):
     """`num` transformers on one image, which is not copied: one per object or part.
@@ -36,7 +38,8 @@ class ParallelTransformers(Transformer):
         (B, C, *S) -> (B, num, C, *size).
 
     Raises:
-        ValueError: as SpatialTransformer, or a sequence of another length.
+        ValueError: as SpatialTransformer, or a sequence of another length, or "tile" with a family
+            that cannot look at any part of the image, as a LearnedBasis.
 
     Example:
         >>> localization = stn.nn.DenseLocalization((3, 32, 32))
@@ -226,7 +229,15 @@ def tile_theta(transform: Transform, num: int) -> Tensor:
             size = torch.tensor([1 / in_row, 1 / rows] + [1.0] * (transform.dim - 2))
             place = torch.tensor([2 * column + 1.0, 2 * row + 1.0] + [1.0] * (transform.dim - 2))
             windows.append(target * size + place * size - 1)
-    return transform.fit(target, torch.stack(windows)).float()
+    source = torch.stack(windows)
+    theta = transform.fit(target, source)
+    off = transform.map_points(theta, target).mean(1) - source.mean(1)
+    if off.abs().max() > TILE_TOLERANCE:
+        raise ValueError(
+            f'initial_theta "tile" needs a family that can look at any part of the image, got '
+            f"{transform!r}, which cannot; pass initial_theta (num, P) or None"
+        )
+    return theta.float()
 
 
 def _listed(localization: nn.Module | Sequence[nn.Module], num: int) -> nn.ModuleList:
