@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 from stn.data import Split
 from stn.models import build_model
 from stn.recipes import publish, read_experiment, run_experiment
-from stn.training import CheckpointError, Interrupted, TrainingConfig, read_metrics
+from stn.training import CheckpointError, Interrupted, TrainingConfig, loop, read_metrics
 from stn.training.config import lr_factor, make_optimizer
 
 from . import synthetic
@@ -157,7 +157,8 @@ def test_a_results_file_says_all_that_its_run_needs(tmp_path, splits):
         read_experiment(tmp_path / "result.json")
 
 
-def test_bfloat16_changes_the_training_not_what_is_measured(tmp_path, splits):
+def test_bfloat16_changes_the_training_not_what_is_measured(tmp_path, splits, monkeypatch):
+    monkeypatch.setattr(loop, "computes_bfloat16", lambda device: True)
     losses = []
     for precision in ("float32", "bfloat16"):
         made = synthetic.experiment(steps=4, every=4)
@@ -170,10 +171,23 @@ def test_bfloat16_changes_the_training_not_what_is_measured(tmp_path, splits):
             torch.int64,
         }
         assert 0 <= results["test_error_percent"] <= 100
+        assert results["precision"] == precision
     assert 0 < abs(losses[0] - losses[1]) < 0.05 * losses[0]
 
 
-def test_half_precision_keeps_channels_last_with_one_channel_too(tmp_path, splits):
+def test_a_processor_without_bfloat16_trains_in_float32_and_says_so(tmp_path, splits, monkeypatch):
+    monkeypatch.setattr(loop, "computes_bfloat16", lambda device: False)
+    made = synthetic.experiment(steps=4, every=4)
+    half = replace(made, training=replace(made.training, precision="bfloat16"))
+    with pytest.warns(UserWarning, match="does not compute in bfloat16: training in float32"):
+        told = run_experiment(half, tmp_path / "told", splits, cpu=True)
+    assert told["precision"] == "float32"
+    whole = run_experiment(made, tmp_path / "whole", splits, cpu=True)
+    assert told["held_out_error_percent"] == whole["held_out_error_percent"]
+
+
+def test_half_precision_keeps_channels_last_with_one_channel_too(tmp_path, splits, monkeypatch):
+    monkeypatch.setattr(loop, "computes_bfloat16", lambda device: True)
     made = synthetic.experiment(model="st-cnn-affine", steps=1, every=1)
     made = replace(made, training=replace(made.training, precision="bfloat16"))
     planar = []
@@ -191,7 +205,8 @@ def test_half_precision_keeps_channels_last_with_one_channel_too(tmp_path, split
     assert not planar
 
 
-def test_going_on_with_convolutions_in_bfloat16_changes_no_bit(tmp_path, splits):
+def test_going_on_with_convolutions_in_bfloat16_changes_no_bit(tmp_path, splits, monkeypatch):
+    monkeypatch.setattr(loop, "computes_bfloat16", lambda device: True)
     made = synthetic.experiment(model="st-cnn-affine", steps=6, every=3)
     made = replace(made, training=replace(made.training, precision="bfloat16"))
 

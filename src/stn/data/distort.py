@@ -173,16 +173,17 @@ class MoveCorners(OneDigit):
 
 @dataclass(frozen=True)
 class MoveLattice(OneDigit):
-    """E: scale by U[low, high], then move the nodes of a TPS lattice by N(0, sigma), bilinear.
+    """E: scale by U[low, high], then move the nodes of a TPS lattice by N(0, sigma).
 
     Reference:
-        Jaderberg et al., Spatial Transformer Networks, 2015, section 4.1 and appendix.
+        Jaderberg et al., Spatial Transformer Networks, 2015, section 4.1 and appendix; bilinear.
     """
 
     sigma_px: float = 1.5
     scales: tuple[float, float] = (0.75, 1.0)
     lattice: tuple[int, int] = (4, 4)
     canvas: tuple[int, int] = (SIDE_PX, SIDE_PX)
+    mode: str = "bilinear"
 
     def __call__(
         self, images: Tensor, generator: Generator, clutter_pool: Tensor | None = None
@@ -195,8 +196,8 @@ class MoveLattice(OneDigit):
         noise = noise * (2 * self.sigma_px / SIDE_PX)
         # A spline through scaled nodes is the scaled spline: no second map is needed.
         theta = ((nodes + noise) / scale[:, None, None] - nodes).flatten(1)
-        drawn = warp(images.float(), transform, theta.to(images.device)).clamp_(0, 1)
-        return Drawn(drawn, lambda: pose_on(images, *nearest_pose(transform, theta)))
+        drawn = warp(images.float(), transform, theta.to(images.device), mode=self.mode)
+        return Drawn(drawn.clamp_(0, 1), lambda: pose_on(images, *nearest_pose(transform, theta)))
 
 
 @dataclass(frozen=True)

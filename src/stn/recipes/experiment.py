@@ -215,6 +215,7 @@ def told(model: nn.Module, training: TrainingConfig, trained: Trained) -> dict:
         "steps": training.steps,
         "samples_seen": training.steps * training.batch_size,
         "seconds": round(trained.seconds, 1),
+        "precision": trained.precision,
     }
 
 

@@ -32,7 +32,8 @@ class TrainingConfig:
         clip_norm: largest gradient norm, 0 for none.
         evaluate_every: steps between two looks at the held-out images, each also a checkpoint.
         seed: of the weights and of the order and distortion of the images.
-        precision: "bfloat16" trains under autocast; what is measured is always in float32.
+        precision: "bfloat16" trains under autocast, but in float32 on a processor that can only
+            emulate it (`Trained.precision` says which); what is measured is always in float32.
         accumulate: parts into which each process cuts its share of a batch, for want of memory.
         compile: train and measure the network by `torch.compile`.
     """
