@@ -223,7 +223,7 @@ def test_choices_on_held_out_digits_are_of_cells_that_exist():
                 assert operator.attrgetter(path)(experiment) == value
     experiment = make_experiment("mnist-r", "fcn")
     bent = script["changed"](experiment, ["bend_px"], 0.5).stream(synthetic.splits())
-    assert bent.bend == MoveLattice(0.5, (0.9, 1.1))
+    assert bent.bend == MoveLattice(0.5, (0.9, 1.1), mode="bicubic")
     assert experiment.stream(synthetic.splits()).bend is None
 
 
