@@ -43,7 +43,7 @@ class ImageOptions:
         flip: mirror training images at random; not for digits or text.
         augment: turn, scale and move training images at random.
         batch_size: images a step, over all processes.
-        precision: bfloat16 halves the time of large networks.
+        precision: bfloat16 halves the time of large networks, where processors compute in it.
         accumulate: parts that a batch is cut into, for want of memory.
         compile: by torch.compile.
         workers: threads that read shards ahead; processes, where files do not fit into memory.

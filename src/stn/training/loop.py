@@ -95,8 +95,8 @@ def train(
         half = computes_bfloat16(device)
         if not half:
             warnings.warn(
-                "this processor does not compute in bfloat16: training in float32 instead, which "
-                "takes the same memory as ever and less time than bfloat16 emulated",
+                "this processor does not compute in bfloat16: training in float32, which is many "
+                "times faster than to emulate it",
                 stacklevel=2,
             )
     if config.compile:
