@@ -38,6 +38,8 @@ SEARCHES: Sequence[tuple[str, str, Sequence[str], float, Sequence[Change]]] = (
      rates(1e-3, 2e-3, 3e-3, 6e-3, 1e-2)),
     ("faithful", "mnist-r", ("cnn", "st-cnn-affine"), 2 / 15, rates(1e-3, 2e-3, 3e-3, 5e-3, 1e-2)),
     ("faithful", "mnist-rts", ("st-cnn-affine",), 2 / 15, rates(1e-3, 2e-3, 3e-3, 5e-3, 1e-2)),
+    ("best", "mnist-r", ("st-conv5-similarity",), 0.3,
+     ({"bend_px": 0.0, "training.weight_decay": 0.05}, {"bend_px": 0.0})),
     ("best", "mnist-r", ("st-vgg-similarity", "st-conv5-similarity"), 0.3,
      ({}, {"bend_px": 0.0}, {"bend_px": 0.8})),
     ("best", "mnist-r", ("st-conv5-similarity",), 0.3, ({"net.steps": 3}, {"net.window": 0.8})),
