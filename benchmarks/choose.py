@@ -38,14 +38,12 @@ SEARCHES: Sequence[tuple[str, str, Sequence[str], float, Sequence[Change]]] = (
      rates(1e-3, 2e-3, 3e-3, 6e-3, 1e-2)),
     ("faithful", "mnist-r", ("cnn", "st-cnn-affine"), 2 / 15, rates(1e-3, 2e-3, 3e-3, 5e-3, 1e-2)),
     ("faithful", "mnist-rts", ("st-cnn-affine",), 2 / 15, rates(1e-3, 2e-3, 3e-3, 5e-3, 1e-2)),
-    ("best", "mnist-r", ("st-conv5-similarity",), 0.3,
-     ({"bend_px": 0.0, "training.weight_decay": 0.05}, {"bend_px": 0.0})),
-    ("best", "mnist-r", ("st-vgg-similarity", "st-conv5-similarity"), 0.3,
-     ({}, {"bend_px": 0.0}, {"bend_px": 0.8})),
-    ("best", "mnist-r", ("st-conv5-similarity",), 0.3, ({"net.steps": 3}, {"net.window": 0.8})),
-    ("best", "mnist-r", ("st-vgg-similarity",), 0.3, ({"net.localization_width": 3},)),
-    ("best", "mnist-rts", ("st-conv5-similarity",), 0.3,
-     ({}, {"net.window": 1.0}, {"bend_px": 0.0})),
+    ("best", "mnist-r", ("st-conv5-similarity",), 1 / 5,
+     ({"bend_px": 0.0, "training.weight_decay": 0.05}, {"bend_px": 0.0}, {"bend_px": 0.5})),
+    ("best", "mnist-r", ("st-vgg-similarity",), 1 / 5,
+     ({"bend_px": 0.0}, {"bend_px": 0.5}, {"net.localization_width": 3})),
+    ("best", "mnist-r", ("st-conv5-similarity",), 1 / 5, ({"net.steps": 3}, {"net.window": 0.8})),
+    ("best", "mnist-rts", ("st-conv5-similarity",), 1 / 5, ({}, {"net.window": 1.0})),
 )  # fmt: skip
 # Frozen distortions of the held-out digits over which the error of the net is told.
 REPEATS = 5

@@ -41,8 +41,7 @@ def error_table(rows: Iterable[dict], names: Sequence[str]) -> str:
 def best_table(rows: Iterable[dict]) -> str:
     """Best networks: error, the best published one, and whether the whole interval is below it.
 
-    Of several networks tried on a set, those with the most seeds are compared, as one seed may be
-    lucky, and the one with the lowest held-out error is shown.
+    Of several networks tried on a set, that with the lowest held-out error is shown.
     """
     lines = []
     rows = list(rows)
@@ -53,10 +52,8 @@ def best_table(rows: Iterable[dict]) -> str:
                 tried.setdefault(row["model"], []).append(row)
         if not tried:
             continue
-        most = max(map(len, tried.values()))
         model, own = min(
-            (pair for pair in tried.items() if len(pair[1]) == most),
-            key=lambda pair: mean(row["held_out_error_percent"] for row in pair[1]),
+            tried.items(), key=lambda pair: mean(row["held_out_error_percent"] for row in pair[1])
         )
         centre, half = mean_and_interval([row["test_error_percent"] for row in own])
         published = own[0]["paper_error_percent"]
