@@ -20,7 +20,10 @@ from stn.evaluation import error_percent, in_chunks
 from . import synthetic
 
 ROOT = Path(__file__).parents[1]
-# No batch norm: its statistics are those of one process's share. Every step is measured.
+# No batch norm: its statistics are those of one process's share. SGD: AdamW would hide a gradient
+# of the wrong scale, and blow up the rounding of one that is zero. At a low rate: where a sample
+# crosses a pixel a rounding decides, and more than twice the rate lets that grow. Every step is
+# measured.
 CHILD = """
 import sys, time
 from dataclasses import replace
@@ -32,7 +35,7 @@ from tests import synthetic
 from stn.recipes import run_experiment
 made = synthetic.experiment(steps={steps}, every={every})
 made = replace(made, net=replace(made.net, batch_norm=False),
-               training=replace(made.training, accumulate={accumulate}))
+               training=replace(made.training, accumulate={accumulate}, optimizer="sgd", lr=0.03))
 try:
     run_experiment(made, Path({folder!r}), synthetic.splits(), cpu=True,
                    progress=lambda *_: time.sleep({pause}))
@@ -99,7 +102,8 @@ def test_a_batch_cut_in_parts_is_trained_on_alike(tmp_path, alone, processes, ac
         assert a["held_out_error_percent"] == pytest.approx(b["held_out_error_percent"], abs=0.1)
         assert a["samples_seen"] == b["samples_seen"]
     assert json.loads((folder / "results.json").read_text())["processes"] == processes
-    assert lines[0]["train_loss"] - lines[-1]["train_loss"] > 0.1  # or the losses say little
+    losses = [line["train_loss"] for line in lines]
+    assert losses[0] - min(losses) > 0.02  # 200 times what they may differ by
 
 
 def test_evaluation_is_the_same_to_the_last_digit(tmp_path, alone):
