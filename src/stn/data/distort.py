@@ -175,8 +175,10 @@ class MoveCorners(OneDigit):
 class MoveLattice(OneDigit):
     """E: scale by U[low, high], then move the nodes of a TPS lattice by N(0, sigma).
 
+    The paper samples bilinearly; `mode` is that of `warp`.
+
     Reference:
-        Jaderberg et al., Spatial Transformer Networks, 2015, section 4.1 and appendix; bilinear.
+        Jaderberg et al., Spatial Transformer Networks, 2015, section 4.1 and appendix.
     """
 
     sigma_px: float = 1.5
