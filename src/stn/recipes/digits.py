@@ -58,7 +58,7 @@ BEST = {
 }  # fmt: skip
 # Where transformers begin as near as 28 x 28 px of the image are, not with all of it.
 NEAR = ("rts", "addition")
-BEST_EPOCHS = {"r": 30, "rts": 30, "p": 30, "e": 15, "tc": 10, "addition": 10}
+BEST_EPOCHS = {"r": 30, "rts": 30, "p": 30, "e": 15, "tc": 10, "addition": 30}
 BEST_LR = 2e-3
 PUBLISHED = {"r": 0.61, "rts": 0.5, "p": 0.8, "e": 1.1, "tc": 1.7, "addition": 5.8}
 
