@@ -68,6 +68,7 @@ def test_one_command_from_a_folder_to_a_report(run):
     assert run.name == "images-photos_st-small-affine_quick_0"
     results = json.loads((run / "results.json").read_text())
     assert results["test_error_percent"] < 40  # chance is 67
+    assert 0 <= results["still_error_percent"] <= 100
     page = (run / "report.html").read_text()
     assert "coffee" in page
     guess = r"Always naming \w+, the most frequent class of 15 test images, would be wrong in 66.7"

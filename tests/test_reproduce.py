@@ -177,6 +177,16 @@ def test_markdown():
     ]
 
 
+def test_errors_with_windows_held_still_are_of_those_runs_that_have_one():
+    moving = result("mnist-r", "st-fcn-affine", error=2.0)
+    rows = [result(error=2.0), moving | {"still_error_percent": 30.0}]
+    assert error_table(rows, ("r",), "still_error_percent").splitlines() == [
+        "| model | R |",
+        "|---|--:|",
+        "| st-fcn-affine | 30.00 (2.1) |",
+    ]
+
+
 def test_where_windows_land():
     def found(seed, head, wing, spread):
         contained, at_start = {"head": head, "wing": wing}, {"head": 40.0, "wing": 30.0}

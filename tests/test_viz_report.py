@@ -111,6 +111,8 @@ def test_contains_the_numbers(tmp_path):
     for value in ("2.35", "2.31 to 2.38 in 2", "2.06", "1.2", "398,765", "439,296", "1,23",
                   "74e08b8ab12c+", "52.0", "17.4", "0.012", "0.052", "0.00321"):  # fmt: skip
         assert value in page, value
+    assert "held still" not in page
+    assert "windows held still: 12.30" in page_of(tmp_path, finished(still_error_percent=12.3))
     assert "640 epochs" in page
     assert page.count('class="chart"') == 2
 

@@ -1,16 +1,20 @@
-"""Where windows land on parts, in closed form."""
+"""Where windows land on parts, and what their moving is worth, in closed form."""
 
+import copy
 import json
 import math
 
 import pytest
 import torch
 from PIL import Image
+from torch import nn
 
+from stn import SpatialTransformer, Translation
 from stn.data import CubParts, ImageSet
 from stn.data.image_set import Example
+from stn.evaluation import error_percent, in_chunks
 from stn.models import PartsSpec
-from stn.recipes.windows import part_hits
+from stn.recipes.windows import part_hits, still_error_percent
 
 TWO = PartsSpec((3, 40, 40), 2, transform="attention", num=2, scale=0.5, size=(16, 16))
 # Centres of two windows of 20 x 20 px on four pictures, px of the canvas.
@@ -22,6 +26,54 @@ CENTRES = torch.tensor(
         [[30.0, 20.0], [20.5, 27.9]],
     ]
 )
+
+
+class Reader(nn.Module):
+    """Names the middle pixel of what its transformer reads, bright or not."""
+
+    def __init__(self):
+        super().__init__()
+        corner = nn.Sequential(nn.Flatten(), nn.Linear(25, 2, bias=False))
+        nn.init.eye_(corner[1].weight)  # the first two pixels are theta
+        self.transformer = SpatialTransformer(corner, Translation(), num_features=2)
+        nn.init.eye_(self.transformer.head.weight)
+
+    def forward(self, x):
+        middle = self.transformer(x)[:, 0, 2, 2]
+        return torch.stack([0.5 - middle, middle - 0.5], -1)
+
+
+class TestStillError:
+    @pytest.fixture
+    def images(self):
+        """5 x 5 px, the bright pixel 0, 1, 1 and 2 px right of the middle: 0.4 of theta each."""
+        images = torch.zeros(4, 1, 5, 5)
+        for image, shift in zip(images, (0, 1, 1, 2), strict=True):
+            image[0, 2, 2 + shift] = 1
+            image[0, 0, 0] = 0.4 * shift
+        return images
+
+    @pytest.mark.parametrize("count", [1, 3, 4])
+    @pytest.mark.parametrize("total", [None, lambda sums: 2 * sums])
+    def test_only_images_near_the_mean_are_read(self, images, count, total):
+        model = Reader().train()
+        before = copy.deepcopy(model.state_dict())
+        chunks = in_chunks(images, torch.ones(4, dtype=torch.long), count)
+        assert error_percent(model, chunks()) == 0
+        assert still_error_percent(model, chunks, total) == 50
+        assert model.training
+        assert error_percent(model, chunks()) == 0
+        torch.testing.assert_close(model.state_dict(), before, rtol=0, atol=0)
+
+    def test_of_a_compiled_network(self, images):
+        model = Reader()
+        chunks = in_chunks(images, torch.ones(4, dtype=torch.long))
+        model.compile(backend="eager")
+        assert error_percent(model, chunks()) == 0
+        assert still_error_percent(model, chunks) == 50
+
+    def test_without_a_transformer(self, images):
+        assert still_error_percent(nn.Flatten(), in_chunks(images, torch.ones(4))) is None
 
 
 class TestPartHits:

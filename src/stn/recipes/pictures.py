@@ -35,7 +35,7 @@ from ..training import (
 )
 from ..training.loop import Progress
 from .experiment import MOST_SHOWN, Experiment, Measured, Shown, measured, told
-from .windows import part_hits
+from .windows import part_hits, still_error_percent
 
 TEST_SHARE, HELD_OUT_SHARE = 0.2, 0.1
 HELD_OUT_NUMBERS = 5000
@@ -178,12 +178,15 @@ class Pictures(Experiment):
         trained = self.trained(model, training, folder, data, processes, progress)
         if processes.is_main:
             write_tensors(folder / TENSORS, model.state_dict())
-        chunks = data.test(processes.rank, processes.count)
+        chunks = partial(data.test, processes.rank, processes.count)
         found = {
-            "test_error_percent": error_percent(model, chunks, processes.total),
+            "test_error_percent": error_percent(model, chunks(), processes.total),
             **told(model, training, trained),
             "left_out": list(data.faults()),
         }
+        still = still_error_percent(model, chunks, processes.total)
+        if still is not None:
+            found["still_error_percent"] = still
         if self.source == "cub" and isinstance(model, PartsNetwork) and processes.is_main:
             found |= self.parts_found(model)
         return found

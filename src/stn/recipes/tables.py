@@ -11,6 +11,7 @@ from .colocalization import COLOCALIZER
 from .digits import BEST
 from .reproduce import ORDER, PLAIN_AND_TWIN
 
+ERROR = "test_error_percent"
 # 97.5 % quantiles of Student's t for 1, 2, … degrees of freedom.
 STUDENT = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262)
 
@@ -24,14 +25,15 @@ def mean_and_interval(values: Sequence[float]) -> tuple[float, float | None]:
     return mean(values), quantile * stdev(values) / math.sqrt(n)
 
 
-def error_table(rows: Iterable[dict], names: Sequence[str]) -> str:
-    """Test errors, models down, recipes (without "mnist-") across; the paper's in brackets."""
+def error_table(rows: Iterable[dict], names: Sequence[str], which: str = ERROR) -> str:
+    """Errors, models down, recipes (without "mnist-") across; the paper's in brackets."""
     cells: dict[tuple[str, str], list[dict]] = {}
     for row in rows:
-        cells.setdefault((row["model"], row["recipe"].removeprefix("mnist-")), []).append(row)
+        if which in row:
+            cells.setdefault((row["model"], row["recipe"].removeprefix("mnist-")), []).append(row)
     names = [name for name in names if any(own == name for _, own in cells)]
     models = [model for model in ORDER if any((model, name) in cells for name in names)]
-    shown = ([_cell(cells.get((model, name), [])) for name in names] for model in models)
+    shown = ([_cell(cells.get((model, name), []), which) for name in names] for model in models)
     return _table(
         ["model", *(name.upper() if len(name) < 4 else name for name in names)],
         [[model, *row] for model, row in zip(models, shown, strict=True)],
@@ -55,7 +57,7 @@ def best_table(rows: Iterable[dict]) -> str:
         model, own = min(
             tried.items(), key=lambda pair: mean(row["held_out_error_percent"] for row in pair[1])
         )
-        centre, half = mean_and_interval([row["test_error_percent"] for row in own])
+        centre, half = mean_and_interval([row[ERROR] for row in own])
         published = own[0]["paper_error_percent"]
         beaten = half is not None and centre + half < published
         lines.append(
@@ -179,6 +181,7 @@ PARTS: dict[str, Callable[[list[dict]], str]] = {
     ),
     "volumes": lambda rows: error_table(rows, ("volumes",)),
     "stand-ins": lambda rows: error_table(rows, STAND_INS),
+    "still": lambda rows: error_table(rows, STAND_INS, "still_error_percent"),
     "windows": window_table,
     "best": best_table,
     "ablations": ablation_table,
@@ -227,14 +230,14 @@ def fill_in(path: Path, mark: str, text: str) -> None:
     write_atomically(path, f"{before}{start}\n{text}\n{end}{after}".encode())
 
 
-def _cell(rows: list[dict]) -> str:
+def _cell(rows: list[dict], which: str) -> str:
     if not rows:
         return ""
     paper = rows[0]["paper_error_percent"]
-    return _error(rows) + ("" if paper is None else f" ({paper:.1f})")
+    return _error(rows, which) + ("" if paper is None else f" ({paper:.1f})")
 
 
-def _error(rows: list[dict], which: str = "test_error_percent") -> str:
+def _error(rows: list[dict], which: str = ERROR) -> str:
     centre, half = mean_and_interval([row[which] for row in rows])
     return f"{centre:.2f}" + ("" if half is None else f" ± {half:.2f}")
 

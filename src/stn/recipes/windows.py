@@ -1,16 +1,62 @@
-"""Where a network's windows land on the parts of what it names: measured, never trained on."""
+"""What a network's windows do: where they land on parts, and what it is worth that they move.
 
+Measured, never trained on.
+"""
+
+import copy
+from collections.abc import Callable, Iterable
 from dataclasses import replace
+from functools import partial
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from .. import coords
 from ..data import CubParts, ImageSet, to_canvas, window_boxes
+from ..evaluation import error_percent
 from ..models import PartsNetwork, PartsSpec
+from ..nn.transformer import ThetaHead
 from ..transforms import Transform
 
 SLACK = 1e-6  # of half a window, for float32 theta
+
+
+@torch.no_grad()
+def still_error_percent(
+    model: nn.Module,
+    chunks: Callable[[], Iterable[tuple[Tensor, Tensor]]],
+    total: Callable[[Tensor], Tensor] | None = None,
+) -> float | None:
+    """The error, %, with every transformer held still, at its mean theta over the same images.
+
+    If it is that of the moving ones, they tell no picture from another, however low it is. In the
+    mean all calls of a head count: where steps share one, those of all steps.
+
+    Args:
+        model: left as it is; None comes back for one without a transformer.
+        chunks, total: as in `stn.evaluation.error_percent`; called twice.
+    """
+    still = copy.deepcopy(model)
+    heads = [module for module in still.modules() if isinstance(module, ThetaHead)]
+    if not heads:
+        return None
+    seen = [torch.zeros(1 + head.out_features, dtype=torch.float64) for head in heads]
+    hooks = [
+        head.register_forward_hook(partial(_add, sums))
+        for head, sums in zip(heads, seen, strict=True)
+    ]
+    error_percent(still, chunks())
+    for head, sums, hook in zip(heads, seen, hooks, strict=True):
+        hook.remove()
+        count, *theta = sums if total is None else total(sums)
+        head.weight.zero_()
+        head.bias.copy_(torch.stack(theta) / count)
+    return error_percent(still, chunks(), total)
+
+
+def _add(sums: Tensor, head: nn.Module, seen: object, theta: Tensor) -> None:
+    sums[0] += len(theta)
+    sums[1:] += theta.double().sum(0).cpu()
 
 
 @torch.no_grad()

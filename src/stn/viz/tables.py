@@ -138,6 +138,9 @@ def _test_error(results: dict[str, Any]) -> str:
     each = [value for value in results.get("test_errors_percent") or () if is_number(value)]
     if len(each) > 1:
         shown += f"<small>{min(each):.2f} to {max(each):.2f} in {len(each)}</small>"
+    still = results.get("still_error_percent")
+    if is_number(still):
+        shown += f"<small>windows held still: {still:.2f}</small>"
     return shown
 
 
