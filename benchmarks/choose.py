@@ -43,6 +43,7 @@ SEARCHES: Sequence[tuple[str, str, Sequence[str], float, Sequence[Change]]] = (
     ("best", "mnist-r", ("st-vgg-similarity",), 1 / 5,
      ({"bend_px": 0.0}, {"bend_px": 0.5}, {"net.localization_width": 3})),
     ("best", "mnist-r", ("st-conv5-similarity",), 1 / 5, ({"net.steps": 3}, {"net.window": 0.8})),
+    ("best", "mnist-r", ("st-vgg-similarity",), 1, ({}, {"net.dropout": 0.5})),
     ("best", "mnist-rts", ("st-conv5-similarity",), 1 / 5, ({}, {"net.window": 1.0})),
 )  # fmt: skip
 # Frozen distortions of the held-out digits over which the error of the net is told.

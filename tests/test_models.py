@@ -49,6 +49,25 @@ def test_a_localization_is_as_wide_as_asked(model, units):
         assert count_parameters(network) <= net.budget
 
 
+@pytest.mark.parametrize("model", ["fcn", "st-cnn-affine", "2xst-conv5-similarity"])
+def test_dropout_stands_before_the_last_layer_while_it_trains(model):
+    plain = build_model(NetSpec(name=model, shape=(1, 42, 42)))
+    network = build_model(NetSpec(name=model, shape=(1, 42, 42), dropout=0.5))
+    assert count_parameters(network) == count_parameters(plain)
+    dropout, last = network.classifier[-2:]
+    features, kept = [], []
+    dropout.register_forward_pre_hook(lambda _, seen: features.append(seen[0]))
+    last.register_forward_pre_hook(lambda _, seen: kept.append(seen[0]))
+    x = torch.rand(64, 1, 42, 42)
+    logits = network.train()(x)
+    torch.testing.assert_close(logits, last(kept[0]))
+    torch.testing.assert_close(kept[0], torch.where(kept[0] == 0, 0, 2 * features[0]))
+    alive = features[0] > 0
+    assert (kept[0][alive] == 0).double().mean().item() == pytest.approx(0.5, abs=0.1)
+    network.eval()(x)
+    assert torch.equal(kept[-1], features[-1])
+
+
 @pytest.mark.parametrize(
     ("model", "steps"), [("st-fcn-tps", 1), ("st-vgg-similarity", 2), ("2xst-fcn-affine", 1)]
 )

@@ -56,6 +56,7 @@ class NetSpec:
             this allows, so that a net and its transformer twin cost the same.
         pool: average pooling after the transformer; the paper uses 2 on RTS and TC.
         batch_norm: in the classifier.
+        dropout: probability, before the classifier's last layer.
         localization_batch_norm: in the localization network.
         localization_width: its units over the paper's.
         size: (H, W) or (D, H, W) of the transformer's output; None for the images' own.
@@ -76,6 +77,7 @@ class NetSpec:
     budget: int = 400_000
     pool: int = 1
     batch_norm: bool = True
+    dropout: float = 0.0
     localization_batch_norm: bool = False
     localization_width: int = 1
     size: tuple[int, ...] | None = None
@@ -184,9 +186,9 @@ def _network(spec: NetSpec) -> Network:
 
 def _behind_stem(spec: NetSpec, width: int) -> Network:
     """A cnn that is cut in two, with the transformer on the feature maps between."""
-    plain = spec.pool == 1 and spec.size is None and not spec.theta_forward
+    plain = spec.pool == 1 and spec.size is None and not (spec.theta_forward or spec.dropout)
     if not (plain and spec.name.startswith("st-cnn-")):
-        raise ValueError("a stem is for st-cnn- nets without pool, size and theta_forward")
+        raise ValueError("a stem is for st-cnn- nets without pool, size, theta_forward, dropout")
     channels, height, wide = spec.shape
     layers = list(cnn((channels, height, wide), spec.classes, width, spec.batch_norm))
     first = [Normalize()] if spec.normalize else []
@@ -248,8 +250,9 @@ def _localization(base: str, shape: tuple[int, ...], units: int, norm: bool) -> 
 
 def _classifier(spec: NetSpec, shape: tuple[int, int, int], budget: int) -> nn.Module:
     base = spec.name.split("-")[1] if "-" in spec.name else spec.name
-    return widest(
+    made = widest(
         lambda width: BASES[base](shape, spec.classes, width, spec.batch_norm),
         budget,
         WIDEST[base],
     )
+    return made.insert(-1, nn.Dropout(spec.dropout)) if spec.dropout else made
