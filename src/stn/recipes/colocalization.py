@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from .. import transforms
+from .._checks import check_choice
 from ..data import (
     FrozenSet,
     Splits,
@@ -322,6 +323,7 @@ def mnist_colocalization_cluttered(model: str, column: str, seed: int) -> Coloca
 def _colocalization(model: str, column: str, seed: int, cluttered: bool) -> Colocalization:
     if model != COLOCALIZER:
         raise ValueError(f"co-localization has one model, {COLOCALIZER}, got {model!r}")
+    check_choice(column, ("quick", "faithful", "best"), "column")
     quick, best = column == "quick", column == "best"
     return Colocalization(
         recipe="mnist-colocalization" + "-cluttered" * cluttered,

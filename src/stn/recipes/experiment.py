@@ -53,7 +53,8 @@ class Experiment:
     Args:
         recipe: name of the recipe that made it.
         model: name of the network.
-        column: "quick", minutes on two cores, or "faithful", the paper's.
+        column: "quick", minutes on two cores; "faithful", the paper's networks; of digits "long",
+            those as long as the paper trained, and "best", the best that are known.
         paper_error_percent: the paper's figure for this cell, None where it has none; in the best
             column the best published one.
         variant: what is changed of the recipe, in a word; "" for nothing.

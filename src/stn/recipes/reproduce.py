@@ -54,6 +54,7 @@ TABLES["stand-ins"] = [
 
 # What a table's cells are run in, by default in the first.
 COLUMNS_OF = dict.fromkeys(TABLES, ("faithful", "quick", "best")) | {
+    **dict.fromkeys(("table1", "cluttered", "addition"), ("faithful", "quick", "best", "long")),
     "canvas": ("faithful", "quick"),
     "volumes": ("faithful", "quick"),
     "stand-ins": ("quick",),
@@ -65,8 +66,8 @@ def queue_of(table: str, column: str | None, seeds: int) -> list[Experiment]:
     """All runs of a table, one seed of every cell before the second of any.
 
     The quick column leaves out the convolutional nets of digits, which do not part from their twins
-    in minutes. The best column has one network for each set that the table is about. None is the
-    first that the table has.
+    in minutes, and the long one, as they would take days. The best column has one network for each
+    set that the table is about. None is the first that the table has.
 
     Raises:
         ValueError: no such table, or it has no such column.
@@ -79,7 +80,7 @@ def queue_of(table: str, column: str | None, seeds: int) -> list[Experiment]:
     if table == "ablations":
         return [ablation(variant, seed) for seed in range(seeds) for variant in ABLATIONS]
     cells = TABLES[table]
-    if column == "quick":
+    if column in ("quick", "long"):
         cells = [cell for cell in cells if "mnist" not in cell[0] or "cnn" not in cell[1]]
     if column == "best":
         names = dict.fromkeys(recipe.removeprefix("mnist-") for recipe, _ in cells)
