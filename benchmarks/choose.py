@@ -20,7 +20,7 @@ import torch
 
 from stn.data import Splits, joined, load_mnist, split_mnist
 from stn.evaluation import error_percent, in_chunks
-from stn.models import build_model, count_parameters
+from stn.models import count_parameters
 from stn.recipes import Digits, commit, frozen_digits, make_experiment
 from stn.training import Processes, train, write_json
 
@@ -89,7 +89,7 @@ def trial(cell: dict, part: float, splits: Splits) -> dict:
     ]
     looks = [in_chunks(digits.images, digits.labels) for digits in sets]
     torch.manual_seed(training.seed)
-    model = build_model(experiment.net)
+    model = experiment.net.build()
     with tempfile.TemporaryDirectory() as folder:
         batches = experiment.stream(splits).batches
         trained = train(model, batches, looks[0], training, Path(folder), Processes(cpu=True))

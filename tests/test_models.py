@@ -8,7 +8,8 @@ import torch
 from safetensors.torch import save_file
 
 import stn
-from stn.models import MODELS, NetSpec, build_model, count_parameters
+from stn.evaluation import answer_loss
+from stn.models import MODELS, Ensemble, NetSpec, build_model, count_parameters
 from stn.nn.transformer import ThetaHead
 from stn.recipes import PAPER, Digits, make_experiment, queue_of
 from stn.recipes.digits import BEST
@@ -47,6 +48,58 @@ def test_a_localization_is_as_wide_as_asked(model, units):
         assert heads
         assert all(head.in_features == width * units for head in heads)
         assert count_parameters(network) <= net.budget
+
+
+class TestEnsemble:
+    NET = NetSpec("st-vgg-similarity", (1, 28, 28), budget=60_000, members=3, steps=2)
+
+    def test_members_answer_together_and_each_has_its_start_and_share(self):
+        together = self.NET.build().eval()
+        assert isinstance(together, Ensemble)
+        assert 40_000 < count_parameters(together) <= self.NET.budget
+        x = torch.rand(5, 1, 28, 28)
+        each = [member(x).softmax(-1) for member in together.members]
+        assert not torch.allclose(each[0], each[1])
+        assert not torch.allclose(each[0], each[2])
+        torch.testing.assert_close(together(x).exp(), sum(each) / 3)
+        torch.testing.assert_close(together(x).exp().sum(-1), torch.ones(5))
+
+    def test_what_is_looked_at_is_of_the_first_member(self):
+        together = self.NET.build()
+        assert together.transformer is together.members[0].transformer
+        assert together.stem is together.members[0].stem
+        assert not any(name.split(".")[0] == "transformer" for name in together.state_dict())
+        plain = replace(self.NET, name="vgg").build()
+        assert plain.transformer is None
+
+    def test_members_learn_apart(self):
+        """Each has a third of the gradient that it has alone."""
+        together = self.NET.build().double().train()
+        x, labels = torch.rand(5, 1, 28, 28).double(), torch.arange(5)
+        answer_loss(together(x), labels).backward()
+        for member in together.members:
+            own = [p.grad.clone() for p in member.parameters()]
+            member.zero_grad()
+            answer_loss(member(x), labels).backward()
+            for mine, alone in zip(own, member.parameters(), strict=True):
+                torch.testing.assert_close(3 * mine, alone.grad)
+
+    def test_written_and_read_again(self, tmp_path):
+        together = self.NET.build().eval()
+        again = stn.load_model(together.save_pretrained(tmp_path / "three"))
+        x = torch.rand(2, 1, 28, 28)
+        assert torch.equal(again(x), together(x))
+
+    @pytest.mark.parametrize("members", [0, -1, 1.5])
+    def test_needs_a_member(self, members):
+        with pytest.raises(ValueError, match=f"members must be a positive integer, got {members}"):
+            replace(self.NET, members=members)
+
+
+def test_the_loss_of_answers_of_several_parts_by_several_networks():
+    logits, labels = torch.randn(4, 3, 5, 11), torch.randint(11, (4, 5))
+    each = [answer_loss(logits[:, member], labels) for member in range(3)]
+    torch.testing.assert_close(answer_loss(logits, labels), sum(each) / 3)
 
 
 @pytest.mark.parametrize("model", ["fcn", "st-cnn-affine", "2xst-conv5-similarity"])

@@ -30,9 +30,10 @@ sys.path.insert(0, {root!r})
 import torch
 torch.set_num_threads(1)
 from tests import synthetic
-from stn.recipes import digits, run_experiment
-build = digits.build_model
-digits.build_model = lambda spec: build(spec).double()
+from stn.models import NetSpec
+from stn.recipes import run_experiment
+build = NetSpec.build
+NetSpec.build = lambda spec: build(spec).double()
 torch.nn.modules.module.register_module_forward_pre_hook(
     lambda module, values: tuple(value.double() for value in values)
 )

@@ -32,9 +32,13 @@ def answer_loss(logits: Tensor, labels: Tensor) -> Tensor:
 
     Args:
         logits: (B, classes), or (B, parts, classes) for answers of several parts: five digits.
+            An axis (B, members, …) of networks that learn apart: each is to give the answer, and
+            the loss is their mean.
         labels: (B,) or (B, parts).
     """
     parts = math.prod(labels.shape[1:])
+    if logits.dim() > labels.dim() + 1:
+        labels = labels.unsqueeze(1).expand(logits.shape[:-1])
     return F.cross_entropy(logits.flatten(0, -2), labels.flatten()) * parts
 
 

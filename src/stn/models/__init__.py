@@ -2,6 +2,7 @@
 
 from .backbones import BACKBONES, backbone_named
 from .classifiers import count_parameters
+from .ensemble import Ensemble
 from .folder import TENSORS, Spec, load_model, read_config, read_spec, read_tensors, spec_of
 from .parts import PartsNetwork, PartsSpec
 from .pretrained import Pretrained, usage
@@ -14,6 +15,7 @@ __all__ = [
     "FAMILIES",
     "MODELS",
     "TENSORS",
+    "Ensemble",
     "NetSpec",
     "Network",
     "PartsNetwork",

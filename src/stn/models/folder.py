@@ -6,6 +6,7 @@ from pathlib import Path
 
 from torch import Tensor
 
+from .ensemble import Ensemble
 from .parts import PartsNetwork, PartsSpec
 from .pretrained import TENSORS
 from .stn2015 import NetSpec, Network
@@ -18,7 +19,9 @@ Spec = NetSpec | PartsSpec | SvhnSpec
 SPECS: dict[str, type[Spec]] = {"stn2015": NetSpec, "parts": PartsSpec, "svhn": SvhnSpec}
 
 
-def load_model(folder: str | Path, *, trust_code: bool = False) -> Network | PartsNetwork | SvhnNet:
+def load_model(
+    folder: str | Path, *, trust_code: bool = False
+) -> Network | Ensemble | PartsNetwork | SvhnNet:
     """The network of a run or of a published model, in eval mode.
 
     It takes float images in [0, 1] on the canvas of its training and returns logits. Nothing is

@@ -5,12 +5,13 @@ warps all channels. vgg and conv5 are newer classifiers. Volumes are transformed
 dimensions, then flattened over their depth.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
 
 from .. import coords, transforms
+from .._checks import check_count
 from ..nn import (
     Cascade,
     ConvLocalization,
@@ -21,6 +22,7 @@ from ..nn import (
 from ..nn.transformer import ThetaHead, Transformer
 from ..sampling.kernels import Mode
 from .classifiers import cnn, conv5, count_parameters, fcn, vgg, widest
+from .ensemble import Ensemble
 from .pretrained import Pretrained
 
 RANK = 4  # of a learned basis: theta has twice as many entries, as of a projective map
@@ -69,6 +71,7 @@ class NetSpec:
         antialias, mode, padding_mode: of the transformer.
         random_start: theta from a random layer, not from the identity.
         normalize: images to zero mean and unit variance before all else: black is no longer 0.
+        members: networks, each of its share of the budget, that learn apart and answer together.
     """
 
     name: str
@@ -90,15 +93,21 @@ class NetSpec:
     padding_mode: str = "zeros"
     random_start: bool = False
     normalize: bool = False
+    members: int = 1
 
     def __post_init__(self):
         for name in ("shape", "size"):  # lists in JSON
             value = getattr(self, name)
             object.__setattr__(self, name, None if value is None else tuple(value))
+        check_count(self.members, "members")
 
-    def build(self) -> "Network":
-        """`build_model`."""
-        return build_model(self)
+    def build(self) -> "Network | Ensemble":
+        """`build_model`, or as many of them as there are members."""
+        if self.members == 1:
+            return build_model(self)
+        together = Ensemble([build_model(self) for _ in range(self.members)])
+        together.spec = self
+        return together
 
 
 class DepthMean(nn.Module):
@@ -151,14 +160,14 @@ class Normalize(nn.Module):
 
 
 def build_model(spec: NetSpec) -> Network:
-    """The network of `spec`, freshly initialised from torch's global random state.
+    """One network of `spec`, freshly initialised from torch's global random state.
 
     Raises:
         ValueError: unknown name, or a budget or image too small.
     """
     if spec.name not in MODELS:
         raise ValueError(f"unknown model {spec.name!r}; known are {', '.join(MODELS)}")
-    network = _network(spec)
+    network = _network(replace(spec, budget=spec.budget // spec.members))
     network.spec = spec
     return network
 

@@ -21,7 +21,7 @@ from ..data import (
     split_mnist,
 )
 from ..evaluation import in_chunks, logits_of, pose_spread
-from ..models import BASES, TENSORS, NetSpec, Network, build_model
+from ..models import BASES, TENSORS, Ensemble, NetSpec, Network
 from ..training import Processes, TrainingConfig, theta_recorder, train, write_tensors
 from ..training.loop import Progress
 from .experiment import FROZEN_SEED, Experiment, Measured, Shown, measured, told
@@ -153,7 +153,7 @@ class Digits(Experiment):
     ) -> dict:
         training, device = self.training, processes.device
         torch.manual_seed(training.seed)
-        model = build_model(self.net).to(device)
+        model = self.net.build().to(device)
         stream = self.stream(data, device)
         held_out = joined(frozen_digits(self.distortion, data, "held-out", 0, device))
         chunks = in_chunks(held_out.images, held_out.labels)
@@ -192,7 +192,9 @@ def frozen_digits(
 
 
 @torch.no_grad()
-def measure(model: Network, chunks: Iterable[FrozenSet], posed: bool) -> tuple[float, dict]:
+def measure(
+    model: Network | Ensemble, chunks: Iterable[FrozenSet], posed: bool
+) -> tuple[float, dict]:
     """Error, %, and, if `posed`, the spread of each digit's pose before and after each transformer.
 
     Places are in pixels of the canvas, after a transformer too, whatever the size of its output.
