@@ -3,11 +3,13 @@
 import json
 import subprocess
 import sys
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
+import stn
 from stn.cli import main
 from stn.data import Split
 from stn.recipes import run_experiment
@@ -76,6 +78,22 @@ def test_report_of_parallel_transformers_shows_their_poses(tmp_path, digits):
     assert "After transformer 1 digit 0" in page
     assert page.count('class="region of-1"') == 24  # what each of two transformers read
     assert "before training" in page  # the film
+
+
+def test_eval_report_and_predict_of_members_that_answer_together(tmp_path, capsys, digits):
+    out, picture = tmp_path / "together", tmp_path / "bar.png"
+    made = synthetic.experiment(steps=2, every=2)
+    made = replace(made, net=replace(made.net, members=2))
+    results = run_experiment(made, out, synthetic.splits(), cpu=True)
+    assert set(results["pose"]) == {"before", "after"}
+    assert len(stn.load_model(out).members) == 2
+    assert main(["eval", str(out)]) == 0
+    assert f"{results['test_error_percent']:.2f} %" in capsys.readouterr().out
+    assert main(["report", str(out)]) == 0
+    assert 'class="region of-0"' in (out / "report.html").read_text()
+    Image.fromarray(synthetic.bars(1, 0)[0][0].numpy()).save(picture)
+    assert main(["predict", str(out), str(picture)]) == 0
+    assert "bar.png" in capsys.readouterr().out
 
 
 def test_report_of_volumes(tmp_path, capsys, digits, monkeypatch):
