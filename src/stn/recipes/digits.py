@@ -60,6 +60,8 @@ BEST = {
 }  # fmt: skip
 # Where transformers begin as near as 28 x 28 px of the image are, not with all of it.
 NEAR = ("rts", "addition")
+# Networks that learn apart and answer together, within the budget of one.
+MEMBERS = {"r": 3}
 BEST_EPOCHS = {"r": 30, "rts": 30, "p": 30, "e": 15, "tc": 10, "addition": 30}
 BEST_LR = 2e-3
 PUBLISHED = {"r": 0.61, "rts": 0.5, "p": 0.8, "e": 1.1, "tc": 1.7, "addition": 5.8}
@@ -344,6 +346,7 @@ def _best(net: NetSpec, name: str, base: str) -> tuple[NetSpec, TrainingConfig, 
     if name not in BEST:
         raise ValueError(f"the best column has no mnist-{name}; it has {', '.join(BEST)}")
     net = replace(net, localization_batch_norm=True, size=(28, 28), antialias=net.shape[-1] > 28)
+    net = replace(net, members=MEMBERS.get(name, 1))
     if name in NEAR:
         net = replace(net, window=28 / net.shape[-1])
     if not net.name.startswith("2x"):  # in series: the ablations' best, and on RTS here too
