@@ -8,7 +8,6 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-import stn
 from stn.data import Split, Splits
 from stn.models import NetSpec
 from stn.recipes import make_experiment, run_experiment
@@ -98,7 +97,7 @@ def test_random_patches_are_pieces_of_the_image():
 
 def test_the_encoder_gives_activations_in_a_row_one_apart():
     torch.manual_seed(0)
-    network = stn.models.build_model(NetSpec(name="cnn", shape=(1, 28, 28), budget=20_000)).eval()
+    network = NetSpec(name="cnn", shape=(1, 28, 28), budget=20_000).build().eval()
     digits = torch.rand(50, 1, 28, 28)
     e = Encoder(network, digits)(digits)
     assert (e - e.roll(1, 0)).norm(dim=-1).mean().item() == pytest.approx(1, rel=1e-4)

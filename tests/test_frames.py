@@ -8,7 +8,6 @@ import torch
 from torch import nn
 
 import stn
-from stn.models import build_model
 from stn.recipes import run_experiment
 from stn.training import Interrupted, read_frames, theta_recorder
 from stn.training.frames import FRAMES, KEPT, WATCHED, ThetaRecorder
@@ -38,7 +37,7 @@ def test_frames_run_from_the_start_to_the_end(tmp_path, splits):
 
 
 def test_a_frame_is_what_the_network_picks(tmp_path):
-    model = build_model(synthetic.experiment("2xst-fcn-affine").net).train()
+    model = synthetic.experiment("2xst-fcn-affine").net.build().train()
     layer = model.transformer
     assert layer is not None
     for head in layer.head:
@@ -66,9 +65,9 @@ def test_a_training_that_was_cut_off_has_the_same_frames(tmp_path, splits):
     with pytest.raises(Interrupted):
         run(tmp_path / "cut", splits, progress=stop)
     # As if it had died between this frame and its checkpoint.
-    recorder = theta_recorder(build_model(synthetic.experiment().net), chunks, tmp_path / "cut")
+    recorder = theta_recorder(synthetic.experiment().net.build(), chunks, tmp_path / "cut")
     assert recorder is not None
-    recorder(15, build_model(synthetic.experiment().net))
+    recorder(15, synthetic.experiment().net.build())
     run(tmp_path / "cut", splits)
     whole, cut = read_frames(tmp_path / "whole"), read_frames(tmp_path / "cut")
     assert whole is not None

@@ -9,7 +9,7 @@ from safetensors.torch import save_file
 
 import stn
 from stn.evaluation import answer_loss
-from stn.models import MODELS, Ensemble, NetSpec, build_model, count_parameters
+from stn.models import MODELS, Ensemble, NetSpec, count_parameters
 from stn.nn.transformer import ThetaHead
 from stn.recipes import PAPER, Digits, make_experiment, queue_of
 from stn.recipes.digits import BEST
@@ -21,7 +21,7 @@ FLAT = [f"mnist-{name}" for name in PAPER if name != "volumes"]
 @pytest.mark.parametrize("model", MODELS)
 def test_every_cell_builds_within_its_budget(recipe, model):
     net = make_experiment(recipe, model).net
-    network = build_model(net)
+    network = net.build()
     assert network(torch.rand(2, *net.shape)).shape == (2, 9 * net.shape[0] + 1)
     # vgg has no more than 32 filters; one filter more makes a conv5 too large.
     least = 0.5 if "vgg" in model else 0.9 if "conv5" in model else 0.97
@@ -32,10 +32,10 @@ def test_every_cell_builds_within_its_budget(recipe, model):
 @pytest.mark.parametrize("base", ["fcn", "cnn"])
 def test_twins_cost_the_same_and_train_alike(recipe, base):
     plain = make_experiment(recipe, base)
-    cost = count_parameters(build_model(plain.net))
+    cost = count_parameters(plain.net.build())
     for family in ("affine", "projective", "tps"):
         twin = make_experiment(recipe, f"st-{base}-{family}")
-        assert abs(count_parameters(build_model(twin.net)) / cost - 1) <= 0.025
+        assert abs(count_parameters(twin.net.build()) / cost - 1) <= 0.025
         assert twin.training == plain.training
 
 
@@ -43,7 +43,7 @@ def test_twins_cost_the_same_and_train_alike(recipe, base):
 def test_a_localization_is_as_wide_as_asked(model, units):
     net = make_experiment("mnist-rts", model).net
     for width in (1, 3):
-        network = build_model(replace(net, localization_width=width))
+        network = replace(net, localization_width=width).build()
         heads = [head for head in network.modules() if isinstance(head, ThetaHead)]
         assert heads
         assert all(head.in_features == width * units for head in heads)
@@ -104,8 +104,8 @@ def test_the_loss_of_answers_of_several_parts_by_several_networks():
 
 @pytest.mark.parametrize("model", ["fcn", "st-cnn-affine", "2xst-conv5-similarity"])
 def test_dropout_stands_before_the_last_layer_while_it_trains(model):
-    plain = build_model(NetSpec(name=model, shape=(1, 42, 42)))
-    network = build_model(NetSpec(name=model, shape=(1, 42, 42), dropout=0.5))
+    plain = NetSpec(name=model, shape=(1, 42, 42)).build()
+    network = NetSpec(name=model, shape=(1, 42, 42), dropout=0.5).build()
     assert count_parameters(network) == count_parameters(plain)
     dropout, last = network.classifier[-2:]
     features, kept = [], []
@@ -126,18 +126,18 @@ def test_dropout_stands_before_the_last_layer_while_it_trains(model):
 )
 def test_a_window_is_where_the_transformer_begins(model, steps):
     net = NetSpec(name=model, shape=(1, 42, 42), size=(28, 28), steps=steps, window=2 / 3)
-    layer = build_model(net).transformer.eval()
+    layer = net.build().transformer.eval()
     x = torch.rand(2, 1, 42, 42)
     seen = layer(x).view(2, -1, 28, 28)
     torch.testing.assert_close(seen, x[..., 7:-7, 7:-7].expand_as(seen), atol=1e-5, rtol=0)
     with pytest.raises(ValueError, match=r"LearnedBasis.* cannot begin zoomed in"):
-        build_model(replace(net, name="st-fcn-basis"))
+        replace(net, name="st-fcn-basis").build()
 
 
 @pytest.mark.parametrize(("model", "steps"), [("st-fcn-tps", 1), ("st-cnn-affine", 2)])
 def test_theta_goes_forward_to_the_logits(model, steps):
     net = replace(make_experiment("mnist-rts", model).net, steps=steps, theta_forward=True)
-    network = build_model(net).eval()
+    network = net.build().eval()
     assert count_parameters(network) <= net.budget
     for module in network.transformer.modules():
         if isinstance(module, ThetaHead):
@@ -152,7 +152,7 @@ def test_theta_goes_forward_to_the_logits(model, steps):
 
 def test_a_transformer_behind_a_stem_warps_feature_maps():
     spec = NetSpec(name="st-cnn-affine", shape=(1, 42, 42), budget=200_000, stem=2)
-    network = build_model(spec).eval()
+    network = spec.build().eval()
     assert 0.9 * spec.budget <= count_parameters(network) <= spec.budget
     x = torch.rand(2, 1, 42, 42)
     maps = network.stem(x)
@@ -162,20 +162,20 @@ def test_a_transformer_behind_a_stem_warps_feature_maps():
     torch.testing.assert_close(seen, maps, atol=1e-5, rtol=0)  # the identity at the start
     torch.testing.assert_close(network(x), network.classifier(seen))
     with pytest.raises(ValueError, match="a stem is for st-cnn- nets without pool, size"):
-        build_model(NetSpec(name="st-fcn-affine", shape=(1, 42, 42), stem=2))
+        NetSpec(name="st-fcn-affine", shape=(1, 42, 42), stem=2).build()
 
 
 @pytest.mark.parametrize("model", ["st-fcn-tps", "st-cnn-affine"])
 def test_a_transformer_net_starts_at_the_identity(model):
-    network = build_model(make_experiment("mnist-tc", model).net)
+    network = make_experiment("mnist-tc", model).net.build()
     x = torch.rand(2, 1, 60, 60)
     assert network.transformer is not None
     torch.testing.assert_close(network.transformer(x), x, atol=1e-5, rtol=0)
 
 
 def test_a_volume_is_transformed_then_flattened():
-    network = build_model(make_experiment("mnist-volumes", "st-fcn-affine").net).eval()
-    plain = build_model(make_experiment("mnist-volumes", "fcn").net)
+    network = make_experiment("mnist-volumes", "st-fcn-affine").net.build().eval()
+    plain = make_experiment("mnist-volumes", "fcn").net.build()
     assert abs(count_parameters(network) / count_parameters(plain) - 1) <= 0.025
     x = torch.rand(2, 1, 60, 60, 60)
     assert network.transformer is not None
@@ -188,16 +188,16 @@ def test_a_volume_is_transformed_then_flattened():
 def test_the_best_networks_cost_no_more_than_the_papers(recipe):
     (experiment,) = [e for e in queue_of("all", "best", 1) if e.recipe == recipe]
     assert isinstance(experiment, Digits)
-    assert count_parameters(build_model(experiment.net)) <= 400_000
+    assert count_parameters(experiment.net.build()) <= 400_000
 
 
 def test_errors_name_the_way_out():
     with pytest.raises(ValueError, match="unknown model 'resnet'; known are fcn, cnn"):
-        build_model(NetSpec("resnet", (1, 28, 28)))
+        NetSpec("resnet", (1, 28, 28)).build()
     with pytest.raises(ValueError, match="budget of 100 parameters is too small"):
-        build_model(NetSpec("fcn", (1, 28, 28), budget=100))
+        NetSpec("fcn", (1, 28, 28), budget=100).build()
     with pytest.raises(ValueError, match="cnn needs images of at least 21 x 21"):
-        build_model(NetSpec("cnn", (1, 20, 28)))
+        NetSpec("cnn", (1, 20, 28)).build()
 
 
 class TestFolder:
@@ -205,7 +205,7 @@ class TestFolder:
 
     @pytest.fixture
     def folder(self, tmp_path):
-        network = build_model(self.spec)
+        network = self.spec.build()
         save_file(network.state_dict(), tmp_path / "model.safetensors")
         net = self.spec.__dict__ | {"shape": list(self.spec.shape)}
         (tmp_path / "config.json").write_text(json.dumps({"net": net}))

@@ -19,7 +19,7 @@ import torch
 
 from stn.cli import main
 from stn.data import MoveLattice
-from stn.models import TENSORS, build_model, count_parameters, load_model, read_spec
+from stn.models import TENSORS, count_parameters, load_model, read_spec
 from stn.recipes import (
     TABLES,
     error_table,
@@ -68,7 +68,7 @@ def test_ablations_change_what_they_say():
     for experiment in others:
         assert (experiment.net, experiment.training) != (plain.net, plain.training)
         x = torch.rand(2, 1, 42, 42)
-        assert build_model(experiment.net)(x).shape == (2, 10)
+        assert experiment.net.build()(x).shape == (2, 10)
 
 
 def test_one_seed_everywhere_before_the_second_anywhere():

@@ -14,7 +14,6 @@ import torch
 from safetensors.torch import load_file
 
 from stn.data import Split
-from stn.models import build_model
 from stn.recipes import publish, read_experiment, run_experiment
 from stn.training import CheckpointError, Interrupted, TrainingConfig, loop, read_metrics
 from stn.training.config import lr_factor, make_optimizer
@@ -314,7 +313,7 @@ class TestConfig:
         assert factors == pytest.approx([1] * 3 + [0.1] * 3 + [0.01] * 3)
 
     def test_the_localization_has_its_own_rate(self):
-        model = build_model(synthetic.experiment().net)
+        model = synthetic.experiment().net.build()
         config = TrainingConfig(steps=1, lr=0.5, localization_lr_factor=0.1)
         rest, slow = make_optimizer(model, config).param_groups
         assert (rest["peak"], slow["peak"]) == (0.5, 0.05)

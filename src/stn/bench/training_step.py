@@ -5,7 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import stn
-from stn.models import NetSpec, build_model
+from stn.models import NetSpec, Network
 
 from .problem import SEED, Contender, Problem
 
@@ -43,7 +43,8 @@ def _network():
     """With weights that are always the same, and a theta that is not the identity."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(SEED)
-        network = build_model(NetSpec("st-fcn-affine", (1, 42, 42), pool=2))
+        network = NetSpec("st-fcn-affine", (1, 42, 42), pool=2).build()
+        assert isinstance(network, Network)
         assert isinstance(network.transformer, stn.SpatialTransformer)
         nn.init.normal_(network.transformer.head.weight, std=0.01)
         nn.init.normal_(network.transformer.head.bias, std=0.1)

@@ -6,7 +6,7 @@ from .ensemble import Ensemble
 from .folder import TENSORS, Spec, load_model, read_config, read_spec, read_tensors, spec_of
 from .parts import PartsNetwork, PartsSpec
 from .pretrained import Pretrained, usage
-from .stn2015 import BASES, FAMILIES, MODELS, NetSpec, Network, build_model
+from .stn2015 import BASES, FAMILIES, MODELS, NetSpec, Network
 from .svhn import SvhnNet, SvhnSpec
 
 __all__ = [
@@ -25,7 +25,6 @@ __all__ = [
     "SvhnNet",
     "SvhnSpec",
     "backbone_named",
-    "build_model",
     "count_parameters",
     "load_model",
     "read_config",

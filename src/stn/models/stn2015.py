@@ -102,12 +102,18 @@ class NetSpec:
         check_count(self.members, "members")
 
     def build(self) -> "Network | Ensemble":
-        """`build_model`, or as many of them as there are members."""
-        if self.members == 1:
-            return build_model(self)
-        together = Ensemble([build_model(self) for _ in range(self.members)])
-        together.spec = self
-        return together
+        """The network, or its members together, initialised from torch's global random state.
+
+        Raises:
+            ValueError: unknown name, or a budget or image too small.
+        """
+        if self.name not in MODELS:
+            raise ValueError(f"unknown model {self.name!r}; known are {', '.join(MODELS)}")
+        share = replace(self, budget=self.budget // self.members)
+        networks = [_network(share) for _ in range(self.members)]
+        made = networks[0] if self.members == 1 else Ensemble(networks)
+        made.spec = self
+        return made
 
 
 class DepthMean(nn.Module):
@@ -157,19 +163,6 @@ class Normalize(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return (x - MEAN) / DEVIATION
-
-
-def build_model(spec: NetSpec) -> Network:
-    """One network of `spec`, freshly initialised from torch's global random state.
-
-    Raises:
-        ValueError: unknown name, or a budget or image too small.
-    """
-    if spec.name not in MODELS:
-        raise ValueError(f"unknown model {spec.name!r}; known are {', '.join(MODELS)}")
-    network = _network(replace(spec, budget=spec.budget // spec.members))
-    network.spec = spec
-    return network
 
 
 def _network(spec: NetSpec) -> Network:

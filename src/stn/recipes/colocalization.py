@@ -22,7 +22,7 @@ from ..data import (
     window_boxes,
 )
 from ..evaluation import in_chunks
-from ..models import NetSpec, Network, build_model, count_parameters
+from ..models import NetSpec, Network, count_parameters
 from ..nn import SpatialTransformer, pull_back
 from ..training import Processes, TrainingConfig, train, write_json, write_tensors
 from ..training.loop import Progress
@@ -137,7 +137,8 @@ class Colocalization(Experiment):
         """The digit network, trained on undistorted digits; continued if it was begun."""
         device = processes.device
         torch.manual_seed(self.seed)
-        network = build_model(self.encoder).to(device)
+        network = self.encoder.build().to(device)
+        assert isinstance(network, Network)
         images, labels = (tensor.to(device) for tensor in splits.train)
         shown, named = (tensor.to(device) for tensor in splits.held_out)
         size = self.encoder_training.batch_size
