@@ -53,10 +53,10 @@ TABLES["stand-ins"] = [
 
 
 # What a table's cells are run in, by default in the first.
-COLUMNS_OF = dict.fromkeys(TABLES, ("faithful", "quick", "best")) | {
+COLUMNS_OF = {
     **dict.fromkeys(("table1", "cluttered", "addition"), ("faithful", "quick", "best", "long")),
-    "canvas": ("faithful", "quick"),
-    "volumes": ("faithful", "quick"),
+    **dict.fromkeys(("colocalization", "all"), ("faithful", "quick", "best")),
+    **dict.fromkeys(("canvas", "volumes"), ("faithful", "quick")),
     "stand-ins": ("quick",),
     "ablations": ("ablation",),
 }
