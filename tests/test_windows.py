@@ -14,7 +14,7 @@ from stn.data import CubParts, ImageSet
 from stn.data.image_set import Example
 from stn.evaluation import error_percent, in_chunks
 from stn.models import PartsSpec
-from stn.recipes.windows import part_hits, still_error_percent
+from stn.recipes.windows import moving_and_still_error, part_hits
 
 TWO = PartsSpec((3, 40, 40), 2, transform="attention", num=2, scale=0.5, size=(16, 16))
 # Centres of two windows of 20 x 20 px on four pictures, px of the canvas.
@@ -59,8 +59,7 @@ class TestStillError:
         model = Reader().train()
         before = copy.deepcopy(model.state_dict())
         chunks = in_chunks(images, torch.ones(4, dtype=torch.long), count)
-        assert error_percent(model, chunks()) == 0
-        assert still_error_percent(model, chunks, total) == 50
+        assert moving_and_still_error(model, chunks, total) == (0, 50)
         assert model.training
         assert error_percent(model, chunks()) == 0
         torch.testing.assert_close(model.state_dict(), before, rtol=0, atol=0)
@@ -69,11 +68,12 @@ class TestStillError:
         model = Reader()
         chunks = in_chunks(images, torch.ones(4, dtype=torch.long))
         model.compile(backend="eager")
-        assert error_percent(model, chunks()) == 0
-        assert still_error_percent(model, chunks) == 50
+        assert moving_and_still_error(model, chunks) == (0, 50)
 
     def test_without_a_transformer(self, images):
-        assert still_error_percent(nn.Flatten(), in_chunks(images, torch.ones(4))) is None
+        flat = nn.Flatten()
+        chunks = in_chunks(images, torch.tensor([12, 13, 13, 0]))
+        assert moving_and_still_error(flat, chunks) == (25, None)
 
 
 class TestPartHits:

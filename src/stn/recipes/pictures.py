@@ -23,7 +23,6 @@ from ..data import (
     read_svhn,
     sets_of,
 )
-from ..evaluation import error_percent
 from ..models import TENSORS, PartsNetwork, PartsSpec, SvhnSpec
 from ..training import (
     Processes,
@@ -35,7 +34,7 @@ from ..training import (
 )
 from ..training.loop import Progress
 from .experiment import MOST_SHOWN, Experiment, Measured, Shown, measured, told
-from .windows import part_hits, still_error_percent
+from .windows import moving_and_still_error, part_hits
 
 TEST_SHARE, HELD_OUT_SHARE = 0.2, 0.1
 HELD_OUT_NUMBERS = 5000
@@ -179,12 +178,12 @@ class Pictures(Experiment):
         if processes.is_main:
             write_tensors(folder / TENSORS, model.state_dict())
         chunks = partial(data.test, processes.rank, processes.count)
+        moving, still = moving_and_still_error(model, chunks, processes.total)
         found = {
-            "test_error_percent": error_percent(model, chunks(), processes.total),
+            "test_error_percent": moving,
             **told(model, training, trained),
             "left_out": list(data.faults()),
         }
-        still = still_error_percent(model, chunks, processes.total)
         if still is not None:
             found["still_error_percent"] = still
         if self.source == "cub" and isinstance(model, PartsNetwork) and processes.is_main:

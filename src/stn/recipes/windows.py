@@ -22,36 +22,36 @@ SLACK = 1e-6  # of half a window, for float32 theta
 
 
 @torch.no_grad()
-def still_error_percent(
+def moving_and_still_error(
     model: nn.Module,
     chunks: Callable[[], Iterable[tuple[Tensor, Tensor]]],
     total: Callable[[Tensor], Tensor] | None = None,
-) -> float | None:
-    """The error, %, with every transformer held still, at its mean theta over the same images.
+) -> tuple[float, float | None]:
+    """The error, %, as it is, and with every transformer held still, at its mean theta.
 
-    If it is that of the moving ones, they tell no picture from another, however low it is. In the
-    mean all calls of a head count: where steps share one, those of all steps.
+    If they are the same, the transformers tell no picture from another, however low the error is.
+    In the mean all calls of a head count: where steps share one, those of all steps.
 
     Args:
-        model: left as it is; None comes back for one without a transformer.
-        chunks, total: as in `stn.evaluation.error_percent`; called twice.
+        model: left as it is; without a transformer the second error is None.
+        chunks, total: as in `stn.evaluation.error_percent`; chunks is called for each error.
     """
     still = copy.deepcopy(model)
     heads = [module for module in still.modules() if isinstance(module, ThetaHead)]
-    if not heads:
-        return None
     seen = [torch.zeros(1 + head.out_features, dtype=torch.float64) for head in heads]
     hooks = [
         head.register_forward_hook(partial(_add, sums))
         for head, sums in zip(heads, seen, strict=True)
     ]
-    error_percent(still, chunks())
+    moving = error_percent(still, chunks(), total)
+    if not heads:
+        return moving, None
     for head, sums, hook in zip(heads, seen, hooks, strict=True):
         hook.remove()
         count, *theta = sums if total is None else total(sums)
         head.weight.zero_()
         head.bias.copy_(torch.stack(theta) / count)
-    return error_percent(still, chunks(), total)
+    return moving, error_percent(still, chunks(), total)
 
 
 def _add(sums: Tensor, head: nn.Module, seen: object, theta: Tensor) -> None:
