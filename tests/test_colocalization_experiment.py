@@ -8,12 +8,13 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from stn.data import Split, Splits
-from stn.models import NetSpec
-from stn.recipes import make_experiment, run_experiment
-from stn.recipes.colocalization import CANVAS, Encoder, colocalizer, part_name, random_patches
+from stn.data import Split, Splits, digit_boxes, iou
+from stn.models import ColocalizerSpec, NetSpec, load_model
+from stn.recipes import make_experiment, publish_models, read_experiment, run_experiment
+from stn.recipes.colocalization import CANVAS, Encoder, part_name, random_patches
 from stn.recipes.search import Search
 from stn.training import TrainingConfig
+from stn.training.checkpoint import write_tensors
 
 RECIPE = "mnist-colocalization-cluttered"
 
@@ -29,8 +30,8 @@ def splits():
 def short():
     experiment = make_experiment(RECIPE, "st-attention")
     training = TrainingConfig(steps=2, evaluate_every=1, batch_size=8)
-    encoder = NetSpec(name="cnn", shape=(1, 28, 28), budget=20_000)
-    return replace(experiment, steps=2, encoder=encoder, encoder_training=training)
+    net = ColocalizerSpec(reader=NetSpec("cnn", (1, 28, 28), budget=20_000))
+    return replace(experiment, steps=2, net=net, encoder_training=training)
 
 
 def test_a_run_and_its_parts(tmp_path, splits):
@@ -48,7 +49,12 @@ def test_a_run_and_its_parts(tmp_path, splits):
 
 def part(folder, digit, start, loss, correct):
     found = {"loss": loss, "correct_percent": correct, "mean_iou": 0.7}
-    (folder / f"{part_name(digit, start)}.json").write_text(json.dumps(found))
+    path = folder / f"{part_name(digit, start)}.json"
+    path.write_text(json.dumps(found))
+    state = ColocalizerSpec().window().state_dict()
+    state["head.bias"].fill_(10 * digit + start)
+    tensors = {f"window.{name}": value for name, value in state.items()}
+    write_tensors(path.with_suffix(".safetensors"), tensors)
 
 
 def test_the_lowest_loss_is_chosen_not_the_best_windows(tmp_path, splits):
@@ -59,6 +65,48 @@ def test_the_lowest_loss_is_chosen_not_the_best_windows(tmp_path, splits):
     assert results["chosen_start"] == [1] * 10
     assert results["correct_percent"] == [60] * 10
     assert results["tried"][4][0]["correct_percent"] == 90
+    layer = load_model(tmp_path).transformer
+    theta = layer.theta(torch.zeros(1, 1, *CANVAS))
+    torch.testing.assert_close(theta[0, :, 0], 10 * torch.arange(10.0) + 1)
+
+
+def test_the_windows_together_are_a_network(tmp_path, splits):
+    """What `stn.load_model`, `stn eval`, `stn report` and the card take."""
+    experiment = short()
+    results = run_experiment(experiment, tmp_path / experiment.folder_name, splits, cpu=True)
+    config = json.loads((tmp_path / experiment.folder_name / "config.json").read_text())
+    (folder,) = publish_models([results | {"config": config}], tmp_path, tmp_path / "models")
+    model = load_model(folder)
+    error, count = read_experiment(folder / "config.json").evaluate(model, splits, "test", 0)
+    unseen = results["unseen_correct_percent"]
+    assert (error, count) == (pytest.approx(100 - sum(unseen) / 10), 1000)
+    shown = experiment.shown(splits)
+    assert shown.labels.tolist() == [k for k in range(10) for _ in range(10)]
+
+    chances, crops = model(shown.images), model.transformer(shown.images)
+    assert crops.shape == (100, 10, 1, 28, 28)
+    for k in range(10):  # window k is the one of class k, read as a k
+        window = experiment.read_window(tmp_path / experiment.folder_name / part_name(k, 0)).eval()
+        torch.testing.assert_close(crops[:, k], window(shown.images))
+        said = model.reader(crops[:, k]).log_softmax(-1)
+        torch.testing.assert_close(chances[:, k], said[:, k])
+    card = (folder / "README.md").read_text()
+    assert f"{sum(unseen) / 10:.1f} % of as many others" in card
+    assert "logits = model(images)" in card
+
+
+def test_unseen_images_of_which_each_window_finds_those_in_the_middle(splits):
+    model = ColocalizerSpec(reader=short().net.reader).build().eval()
+    for k, head in enumerate(model.transformer.head):
+        wide = 1 if k == 4 else 1 / 3  # too wide for a digit
+        head.bias.data.copy_(torch.tensor([wide, 1, 1]).log())
+    shares = short().unseen(model, splits, "test", 0)
+    for k, share in enumerate(shares):
+        boxes = digit_boxes(short().others(splits, "test", k, 0).pose, CANVAS)
+        middle = torch.tensor([28.0, 28.0, 56.0, 56.0])
+        expected = 100 * (iou(middle.expand_as(boxes), boxes) > 0.5).double().mean().item()
+        assert share == pytest.approx(0 if k == 4 else expected)
+    assert max(shares) > 0
 
 
 def test_the_same_seed_gives_the_same_numbers(tmp_path, splits):
@@ -69,7 +117,7 @@ def test_the_same_seed_gives_the_same_numbers(tmp_path, splits):
 
 
 def test_windows_start_in_the_middle_at_their_scale():
-    layer = colocalizer(0.5).eval()
+    layer = ColocalizerSpec().window(0.5).eval()
     theta = layer.theta(torch.rand(3, 1, *CANVAS))
     expected = torch.tensor([0.5]).log().item()
     torch.testing.assert_close(theta, torch.tensor([[expected, 0.0, 0.0]]).expand(3, 3))
@@ -124,7 +172,7 @@ def test_search_finds_the_pattern_that_all_images_share():
 def test_columns(column, tmp_path, splits):
     made = make_experiment(RECIPE, "st-attention", column)
     assert (made.search_every > 0) == (column == "best")
-    tiny = replace(made, steps=2, starts=2, encoder=short().encoder)
+    tiny = replace(made, steps=2, starts=2, net=short().net)
     tiny = replace(tiny, encoder_training=short().encoder_training)
     for digit, start in itertools.product(range(1, 10), range(2)):  # one digit is left to train
         part(tmp_path, digit, start, loss=2.5, correct=77)

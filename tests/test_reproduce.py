@@ -148,7 +148,7 @@ def test_what_became_no_model_is_told(tmp_path, monkeypatch, capsys):
     folders = [word for name in ("runs", "results", "models") for word in (f"--{name}", name)]
     monkeypatch.chdir(tmp_path)
     assert main(["reproduce", "volumes", *folders]) == 0
-    assert "no model of mnist-volumes: transformer nets that name" in capsys.readouterr().out
+    assert "no model of mnist-volumes: transformer nets for digits" in capsys.readouterr().out
 
 
 PUBLISHED = sorted(Path(__file__).parents[1].glob("results/models/*"))

@@ -111,7 +111,7 @@ class Reproduce:
             left = recipes - {folder.name for folder in published}
             if left:
                 print(
-                    f"no model of {', '.join(sorted(left))}: transformer nets that name digits "
+                    f"no model of {', '.join(sorted(left))}: transformer nets for digits "
                     f"become one, where their runs stand in {self.runs}"
                 )
         if failed:

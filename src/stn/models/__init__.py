@@ -2,6 +2,7 @@
 
 from .backbones import BACKBONES, backbone_named
 from .classifiers import count_parameters
+from .colocalizer import Colocalizer, ColocalizerSpec
 from .ensemble import Ensemble
 from .folder import TENSORS, Spec, load_model, read_config, read_spec, read_tensors, spec_of
 from .parts import PartsNetwork, PartsSpec
@@ -15,6 +16,8 @@ __all__ = [
     "FAMILIES",
     "MODELS",
     "TENSORS",
+    "Colocalizer",
+    "ColocalizerSpec",
     "Ensemble",
     "NetSpec",
     "Network",

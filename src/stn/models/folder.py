@@ -6,6 +6,7 @@ from pathlib import Path
 
 from torch import Tensor
 
+from .colocalizer import Colocalizer, ColocalizerSpec
 from .ensemble import Ensemble
 from .parts import PartsNetwork, PartsSpec
 from .pretrained import TENSORS
@@ -14,14 +15,19 @@ from .svhn import SvhnNet, SvhnSpec
 
 ABOUT = ("names", "fit")  # of a config.json, for those who use a network
 PLACE_NAMES = (*"0123456789", "")  # of a house number: its digits, or that it has ended
-Spec = NetSpec | PartsSpec | SvhnSpec
+Spec = NetSpec | PartsSpec | SvhnSpec | ColocalizerSpec
 # By the field "kind" of a specification.
-SPECS: dict[str, type[Spec]] = {"stn2015": NetSpec, "parts": PartsSpec, "svhn": SvhnSpec}
+SPECS: dict[str, type[Spec]] = {
+    "stn2015": NetSpec,
+    "parts": PartsSpec,
+    "svhn": SvhnSpec,
+    "colocalizer": ColocalizerSpec,
+}
 
 
 def load_model(
     folder: str | Path, *, trust_code: bool = False
-) -> Network | Ensemble | PartsNetwork | SvhnNet:
+) -> Network | Ensemble | PartsNetwork | SvhnNet | Colocalizer:
     """The network of a run or of a published model, in eval mode.
 
     It takes float images in [0, 1] on the canvas of its training and returns logits. Nothing is

@@ -4,14 +4,16 @@ import json
 import shutil
 from collections.abc import Iterable
 from pathlib import Path
+from statistics import mean
 
 from ..models import TENSORS, usage
 from ..models.pretrained import CARD, replacing
 from .catalog import RECIPES, experiment_of
+from .colocalization import Colocalization
 from .digits import Digits
 
 RESULTS = "results.json"
-TEMPLATE = """\
+HEAD = """\
 ---
 license: apache-2.0
 library_name: torch-stn
@@ -22,6 +24,10 @@ datasets: [mnist]
 
 {task}
 
+"""
+DIGITS = (
+    HEAD
+    + """\
 A spatial transformer net of stn (`pip install torch-stn`), trained from class labels alone. Nobody
 told it where to look or how to straighten what it sees.
 
@@ -43,16 +49,45 @@ It knows white digits on black, distorted as in its training and no further: not
 other canvases. It was chosen by its held-out error from {tried} run(s) of transformer nets in the
 {column} column; its test error is one draw, the table of all runs stands in docs/reproduction.md.
 """
+)
+WINDOWS = (
+    HEAD
+    + """\
+Ten spatial transformers of stn (`pip install torch-stn`), one for each class of digits. Each was
+trained on a hundred images of its class, which alone tells what to look for: nobody told it where
+digits are. A network that was trained to name undistorted digits compared what windows show, and
+reads it here: logit k is the logarithm of its probability that window k shows a k.
+
+| | |
+|---|---|
+| found | {found:.1f} % of the images it was trained on, {unseen:.1f} % of as many others |
+| parameters | {parameters:,} of a window |
+| input | float images (B, {shape}) in [0, 1], black but for the digit and clutter |
+| output | logits (B, {classes}) |
+| trained | {steps:,} steps of {batch} images a class, seed {seed}, {seconds:.0f} s on {device} |
+| commit | {commit} |
+
+{usage}
+`model.transformer.theta(images)[:, k]` is where window k looks, log scale and place.
+
+## Limits
+
+A window finds the digit of its own class; on another it may lie anywhere. Of each class the
+training with the lower loss was kept, and of {tried} run(s) in the {column} column the lowest.
+Found means that window and true box overlap by half; the table stands in docs/reproduction.md.
+"""
+)
 
 
 def publish_models(rows: Iterable[dict], runs: Path, models: Path) -> list[Path]:
     """Publish each recipe's transformer net with the lowest held-out error; returns the folders.
 
-    A published model that is as good stays.
+    Of co-localization, which knows no such error, it is that with the lowest loss. A published
+    model that is as good stays.
 
     Args:
-        rows: published results. Those of other nets than transformer nets that name digits, which
-            the card speaks of, are passed over.
+        rows: published results. Those of other nets than transformer nets for digits, of which
+            cards speak, are passed over.
         runs: where their run folders stand; what is not there is passed over.
         models: gets a folder for each recipe.
 
@@ -62,8 +97,10 @@ def publish_models(rows: Iterable[dict], runs: Path, models: Path) -> list[Path]
     groups: dict[str, list[dict]] = {}
     for row in rows:
         made = experiment_of(row["config"])
-        named = isinstance(made, Digits) and "st-" in made.net.name
-        if named and (runs / made.folder_name / TENSORS).exists():
+        told = isinstance(made, Colocalization) or (
+            isinstance(made, Digits) and "st-" in made.net.name
+        )
+        if told and (runs / made.folder_name / TENSORS).exists():
             groups.setdefault(row["recipe"], []).append(row)
     for recipe, group in groups.items():
         best = min(group, key=_held_out)
@@ -74,7 +111,9 @@ def publish_models(rows: Iterable[dict], runs: Path, models: Path) -> list[Path]
 
 
 def _held_out(row: dict) -> float:
-    return row["held_out_error_percent"]
+    if "tried" not in row:
+        return row["held_out_error_percent"]
+    return mean(min(start["loss"] for start in digit) for digit in row["tried"])
 
 
 def _publish(row: dict, tried: int, runs: Path, folder: Path) -> None:
@@ -89,29 +128,27 @@ def _publish(row: dict, tried: int, runs: Path, folder: Path) -> None:
 
 def card(row: dict, tried: int, folder: str) -> str:
     """The model card, every number from the run's results."""
-    net, training = row["config"]["net"], row["config"]["training"]
+    net = row["config"]["net"]
     shape = ", ".join(map(str, net["shape"]))
-    return TEMPLATE.format(
-        recipe=row["recipe"],
-        model=row["model"],
-        task=(RECIPES[row["recipe"]].__doc__ or "").strip().splitlines()[0],
-        error=row["test_error_percent"],
-        repeats=len(row["test_errors_percent"]),
-        held_out=row["held_out_error_percent"],
-        parameters=row["parameters"],
-        shape=shape,
-        classes=net["classes"],
-        steps=row["steps"],
-        batch=training["batch_size"],
-        seed=row["seed"],
-        seconds=row["seconds"],
-        device=row["device"],
-        commit=row["commit"],
-        usage=usage(folder, shape, looks=True),
-        pose=_pose(row.get("pose") or {}),
-        tried=tried,
-        column=row["column"],
-    )
+    own = {
+        "task": (RECIPES[row["recipe"]].__doc__ or "").strip().splitlines()[0],
+        "shape": shape,
+        "classes": net["classes"],
+        "batch": row["samples_seen"] // row["steps"],
+        "usage": usage(folder, shape, looks=True),
+        "tried": tried,
+    }
+    if "tried" in row:
+        own["found"] = mean(row["correct_percent"])
+        own["unseen"] = mean(row["unseen_correct_percent"])
+        return WINDOWS.format(**{**row, **own})
+    own |= {
+        "error": row["test_error_percent"],
+        "held_out": row["held_out_error_percent"],
+        "repeats": len(row["test_errors_percent"]),
+        "pose": _pose(row.get("pose") or {}),
+    }
+    return DIGITS.format(**{**row, **own})
 
 
 def _pose(pose: dict) -> str:

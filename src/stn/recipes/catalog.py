@@ -102,12 +102,14 @@ def experiment_of(config: dict) -> Experiment:
     """The experiment that a config.json tells of; TypeError for fields that it does not have."""
     nested = {
         "net": spec_of,
-        "encoder": spec_of,
         "training": lambda value: TrainingConfig(**value),
         "encoder_training": lambda value: TrainingConfig(**value),
         "backbone_training": lambda value: None if value is None else TrainingConfig(**value),
         "augmentation": lambda value: None if value is None else Augmentation(**value),
     }
+    if "encoder" in config:  # of earlier results
+        config = {"net": {"kind": "colocalizer", "reader": config["encoder"]}} | config
+        del config["encoder"]
     values = {
         name: nested[name](value) if name in nested else value for name, value in config.items()
     }

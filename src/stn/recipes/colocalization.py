@@ -5,11 +5,11 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import mean
 
 import torch
 from torch import Tensor, nn
 
-from .. import transforms
 from .._checks import check_choice
 from ..data import (
     FrozenSet,
@@ -17,17 +17,19 @@ from ..data import (
     colocalization_set,
     digit_boxes,
     iou,
+    joined,
     load_mnist,
     split_mnist,
     window_boxes,
 )
 from ..evaluation import in_chunks
-from ..models import NetSpec, Network, count_parameters
+from ..models import TENSORS, Colocalizer, ColocalizerSpec, Network, count_parameters, read_tensors
 from ..nn import SpatialTransformer, pull_back
 from ..training import Processes, TrainingConfig, train, write_json, write_tensors
 from ..training.loop import Progress
+from ..transforms import Attention, Transform
 from ..warp import warp
-from .experiment import FROZEN_SEED, Experiment
+from .experiment import FROZEN_SEED, Experiment, Measured, Shown
 from .search import Search
 
 CANVAS = (84, 84)
@@ -47,8 +49,8 @@ class Colocalization(Experiment):
     Args:
         cluttered: sixteen crops of other digits in every image.
         seed: of the weights and of the random patches; the images are always the same.
-        encoder: the digit network whose activations e compare crops.
-        encoder_training: on the undistorted training digits.
+        net: ten windows and the digit network that reads them, whose activations e compare crops.
+        encoder_training: of the digit network, on the undistorted training digits.
         steps, lr: of Adam, for each class; half a cosine to 0.
         start_scale: of the window, over the image.
         still: share of the steps in which the scale is not learned. A window that is free to
@@ -70,7 +72,7 @@ class Colocalization(Experiment):
 
     cluttered: bool
     seed: int
-    encoder: NetSpec
+    net: ColocalizerSpec
     encoder_training: TrainingConfig
     steps: int
     lr: float
@@ -101,7 +103,7 @@ class Colocalization(Experiment):
         if processes.count > 1:
             raise ValueError(f"{self.recipe} is trained by one process, got {processes.count}")
         device = processes.device
-        encoder = self.trained_encoder(folder, data, processes)
+        reader, encoder = self.trained_reader(folder, data, processes)
         chosen = []
         for digit in range(10):
             shown = colocalization_set(*data.train, digit, FROZEN_SEED, self.cluttered)
@@ -122,22 +124,56 @@ class Colocalization(Experiment):
             best = min(range(self.starts), key=lambda start: tried[start]["loss"])
             chosen.append({"start": best, "tried": tried, **tried[best]})
         shares = [found["correct_percent"] for found in chosen]
+        names = [part_name(digit, found["start"]) for digit, found in enumerate(chosen)]
+        model = Colocalizer([self.read_window(folder / name) for name in names], reader).to(device)
+        write_tensors(folder / TENSORS, model.state_dict())
         return {
-            "test_error_percent": 100 - sum(shares) / len(shares),
+            "test_error_percent": 100 - mean(shares),
             "correct_percent": shares,
             "mean_iou": [found["mean_iou"] for found in chosen],
+            "unseen_correct_percent": self.unseen(model.eval(), data, "test", 0),
             "chosen_start": [found["start"] for found in chosen],
             "tried": [found["tried"] for found in chosen],
-            "parameters": count_parameters(colocalizer(self.scales[-1])),
+            "parameters": count_parameters(self.net.window()),
             "steps": self.steps,
             "samples_seen": self.steps * BATCH,
         }
 
-    def trained_encoder(self, folder: Path, splits: Splits, processes: Processes) -> "Encoder":
+    def evaluate(self, model: nn.Module, data: Splits, split: str, repeat: int) -> Measured:
+        """Of a hundred other images of each class, those whose digit its window does not find."""
+        assert isinstance(model, Colocalizer)
+        shares = self.unseen(model, data, split, repeat)
+        return Measured(100 - mean(shares), 100 * len(shares))
+
+    def shown(self, data: Splits) -> Shown:
+        found = joined(self.others(data, "test", digit, 0, 10) for digit in range(10))
+        return Shown(found.images, found.labels, tuple(map(str, range(10))))
+
+    def others(
+        self, data: Splits, split: str, digit: int, repeat: int, count: int = 100
+    ) -> FrozenSet:
+        """Images of a class that no window was trained on; crops are of training digits."""
+        images, labels = data.test if split == "test" else data.held_out
+        seed, pool = FROZEN_SEED + 1 + repeat, data.train.images
+        return colocalization_set(images, labels, digit, seed, self.cluttered, count, pool)
+
+    @torch.no_grad()
+    def unseen(self, model: Colocalizer, data: Splits, split: str, repeat: int) -> list[float]:
+        """Of each class's other images, % whose digit its window finds."""
+        layer, device, shares = model.transformer, next(model.parameters()).device, []
+        for digit in range(10):
+            shown = self.others(data, split, digit, repeat)
+            theta = layer.theta(shown.images.to(device))[:, digit]
+            shares.append(found_percent(overlaps(layer.transform, theta, shown)))
+        return shares
+
+    def trained_reader(
+        self, folder: Path, splits: Splits, processes: Processes
+    ) -> tuple[Network, "Encoder"]:
         """The digit network, trained on undistorted digits; continued if it was begun."""
         device = processes.device
         torch.manual_seed(self.seed)
-        network = self.encoder.build().to(device)
+        network = self.net.reader.build().to(device)
         assert isinstance(network, Network)
         images, labels = (tensor.to(device) for tensor in splits.train)
         shown, named = (tensor.to(device) for tensor in splits.held_out)
@@ -154,7 +190,14 @@ class Colocalization(Experiment):
         place.mkdir(parents=True, exist_ok=True)
         chunks = in_chunks(as_input(shown), named)
         train(network, batches, chunks, self.encoder_training, place, processes)
-        return Encoder(network, as_input(images[:1000])).eval()
+        return network.eval(), Encoder(network, as_input(images[:1000])).eval()
+
+    def read_window(self, part: Path) -> SpatialTransformer:
+        """A trained window, of the files of `part`."""
+        tensors, window = read_tensors(part.with_suffix(".safetensors")), self.net.window()
+        mine = {name for name in tensors if name.startswith("window.")}
+        window.load_state_dict({name.removeprefix("window."): tensors[name] for name in mine})
+        return window
 
     def fit(
         self,
@@ -175,7 +218,7 @@ class Colocalization(Experiment):
         seed = (self.seed * 10 + digit) * 100 + start
         torch.manual_seed(seed)
         draw = torch.Generator().manual_seed(seed)
-        layer = colocalizer(self.scales[-1]).to(device)
+        layer = self.net.window(self.scales[-1]).to(device)
         images = shown.images.to(device)
         optimizer = torch.optim.Adam(layer.parameters(), self.lr)
         schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, self.steps)
@@ -209,12 +252,13 @@ class Colocalization(Experiment):
             schedule.step()
         with torch.no_grad():
             theta = layer.eval().theta(images)
-        windows = window_boxes(layer.transform, theta, CANVAS)
-        overlap = iou(windows, digit_boxes(shown.pose, CANVAS).to(windows))
-        write_tensors(part.with_suffix(".safetensors"), {"theta": theta, "path": torch.stack(path)})
+        trained = {f"window.{name}": value for name, value in layer.state_dict().items()}
+        tensors = {"theta": theta, "path": torch.stack(path), **trained}
+        write_tensors(part.with_suffix(".safetensors"), tensors)
+        overlap = overlaps(layer.transform, theta, shown)
         found = {
             "loss": torch.stack(losses[-max(1, self.steps // 10) :]).mean().item(),
-            "correct_percent": 100 * (overlap > FOUND_IOU).double().mean().item(),
+            "correct_percent": found_percent(overlap),
             "mean_iou": overlap.mean().item(),
         }
         write_json(part, found)
@@ -223,6 +267,16 @@ class Colocalization(Experiment):
 def part_name(digit: int, start: int) -> str:
     """The files of one training in the run's folder: what it found, and theta along the way."""
     return f"digit-{digit}-start-{start}"
+
+
+def overlaps(transform: Transform, theta: Tensor, shown: FrozenSet) -> Tensor:
+    """Intersection over union of windows and their digits' boxes, (N,)."""
+    windows = window_boxes(transform, theta, CANVAS)
+    return iou(windows, digit_boxes(shown.pose, CANVAS).to(windows))
+
+
+def found_percent(overlap: Tensor) -> float:
+    return 100 * (overlap > FOUND_IOU).double().mean().item()
 
 
 def _squared_distances(a: Tensor, b: Tensor) -> Tensor:
@@ -258,45 +312,13 @@ class Encoder(nn.Module):
         return torch.cat([*found, crops], -1) / self.scale
 
 
-def colocalizer(start_scale: float) -> SpatialTransformer:
-    """The paper's: conv 9x9x8 stride 4 - maxpool 2 - fc8 - fc8 - (log s, tx, ty), with batch norm.
-
-    Without it the eight units hardly differ between images, and all windows stay the same.
-    """
-    side = ((CANVAS[0] - 9) // 4 + 1) // 2
-    localization = nn.Sequential(
-        nn.BatchNorm2d(1, affine=False),
-        nn.Conv2d(1, 8, 9, stride=4),
-        nn.ReLU(),
-        nn.MaxPool2d(2),
-        nn.Flatten(),
-        nn.Linear(8 * side * side, 8),
-        nn.BatchNorm1d(8),
-        nn.ReLU(),
-        nn.Linear(8, 8),
-        nn.BatchNorm1d(8),
-        nn.ReLU(),
-    )
-    start = transforms.Attention().from_matrix(
-        torch.tensor([[[start_scale, 0.0, 0.0], [0.0, start_scale, 0.0]]])
-    )
-    return SpatialTransformer(
-        localization,
-        transforms.Attention(),
-        CROP_PX,
-        num_features=8,
-        initial_theta=start[0],
-        antialias=True,
-    )
-
-
 def random_patches(images: Tensor, draw: torch.Generator) -> Tensor:
     """A patch of 28 x 28 px of each image, anywhere inside."""
     scale = CROP_PX / CANVAS[0]
     place = (2 * torch.rand(len(images), 2, generator=draw) - 1) * (1 - scale)
     log_scale = torch.full((len(images), 1), scale).log()
     theta = torch.cat([log_scale, place], -1).to(images.device)
-    return warp(images, transforms.Attention(), theta, (CROP_PX, CROP_PX))
+    return warp(images, Attention(), theta, (CROP_PX, CROP_PX))
 
 
 def as_input(digits: Tensor) -> Tensor:
@@ -333,7 +355,7 @@ def _colocalization(model: str, column: str, seed: int, cluttered: bool) -> Colo
         paper_error_percent=PAPER_ERROR[cluttered],
         cluttered=cluttered,
         seed=seed,
-        encoder=NetSpec(name="cnn", shape=(1, 28, 28), budget=200_000),
+        net=ColocalizerSpec(),
         encoder_training=TrainingConfig(
             steps=430 if quick else 1290, lr=2e-3, evaluate_every=215, seed=seed
         ),

@@ -148,15 +148,16 @@ def window_table(rows: Iterable[dict]) -> str:
 
 
 def colocalization_table(rows: Iterable[dict]) -> str:
-    """Share of images whose window meets the digit's box by half, %, class by class."""
+    """Share of images whose window meets the digit's box by half, %, class by class: of those that
+    it was trained on and, where that was measured, of others."""
     lines = []
     for row in rows:
         if row["model"] == COLOCALIZER:
             kind = "with clutter" if row["recipe"].endswith("cluttered") else "without"
-            shares = [f"{share:.0f}" for share in row["correct_percent"]]
-            lines.append(
-                [f"{kind}, seed {row['seed']}", *shares, f"{mean(row['correct_percent']):.1f}"]
-            )
+            for which, of in (("correct_percent", ""), ("unseen_correct_percent", ", others")):
+                if found := row.get(which):
+                    shares = [f"{share:.0f}" for share in found]
+                    lines.append([f"{kind}, seed {row['seed']}{of}", *shares, f"{mean(found):.1f}"])
     return _table(["clutter", *map(str, range(10)), "mean"], lines)
 
 
