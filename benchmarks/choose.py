@@ -32,6 +32,11 @@ def rates(*values: float) -> list[Change]:
     return [{"training.lr": value} for value in values]
 
 
+def alone(*changes: Change) -> list[Change]:
+    """One network, where the recipe has several that answer together."""
+    return [{"net.members": 1, **change} for change in changes]
+
+
 # (column, recipe, models, part of the recipe's length, changes)
 SEARCHES: Sequence[tuple[str, str, Sequence[str], float, Sequence[Change]]] = (
     ("quick", "mnist-tc", ("fcn", "st-fcn-affine", "st-fcn-attention"), 1 / 3,
@@ -39,12 +44,12 @@ SEARCHES: Sequence[tuple[str, str, Sequence[str], float, Sequence[Change]]] = (
     ("faithful", "mnist-r", ("cnn", "st-cnn-affine"), 2 / 15, rates(1e-3, 2e-3, 3e-3, 5e-3, 1e-2)),
     ("faithful", "mnist-rts", ("st-cnn-affine",), 2 / 15, rates(1e-3, 2e-3, 3e-3, 5e-3, 1e-2)),
     ("best", "mnist-r", ("st-conv5-similarity",), 1 / 5,
-     ({"bend_px": 0.0, "training.weight_decay": 0.05}, {"bend_px": 0.0}, {"bend_px": 0.5})),
+     alone({"training.weight_decay": 0.05}, {}, {"bend_px": 0.5}, {"net.steps": 3})),
     ("best", "mnist-r", ("st-vgg-similarity",), 1 / 5,
-     ({"bend_px": 0.0}, {"bend_px": 0.5}, {"net.localization_width": 3})),
-    ("best", "mnist-r", ("st-conv5-similarity",), 1 / 5, ({"net.steps": 3}, {"net.window": 0.8})),
-    ("best", "mnist-r", ("st-vgg-similarity",), 1, ({}, {"net.dropout": 0.5})),
-    ("best", "mnist-rts", ("st-conv5-similarity",), 1 / 5, ({}, {"net.window": 1.0})),
+     alone({}, {"bend_px": 0.5}, {"net.localization_width": 3})),
+    ("best", "mnist-r", ("st-vgg-similarity",), 1,
+     alone({}, {"net.dropout": 0.5}, {"bend_px": 0.5})),
+    ("best", "mnist-rts", ("st-conv5-similarity",), 1 / 5, alone({}, {"net.window": 1.0})),
 )  # fmt: skip
 # Frozen distortions of the held-out digits over which the error of the net is told.
 REPEATS = 5
