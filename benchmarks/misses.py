@@ -3,8 +3,8 @@
     python benchmarks/misses.py
 
 For each network in results/models: its error on 5,000 digits that it was trained on, distorted
-anew, and on the 5,000 held-out ones. Where they are alike, more data, averaging or bending would not
-help; where the first is far lower, they might. And its held-out error by how much ink the
+anew, and on the 5,000 held-out ones. Where they are alike, more data, averaging or bending would
+not help; where the first is far lower, they might. And its held-out error by how much ink the
 distortion has left, in tenths of the digits. Writes benchmarks/results/misses.json, in some minutes
 on one core.
 """
