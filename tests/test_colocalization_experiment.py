@@ -91,7 +91,7 @@ def test_the_windows_together_are_a_network(tmp_path, splits):
         said = model.reader(crops[:, k]).log_softmax(-1)
         torch.testing.assert_close(chances[:, k], said[:, k])
     card = (folder / "README.md").read_text()
-    assert f"{sum(unseen) / 10:.1f} % of as many others" in card
+    assert f"{100 - sum(unseen) / 10:.2f} % of as many others" in card
     assert "logits = model(images)" in card
 
 

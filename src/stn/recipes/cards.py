@@ -60,7 +60,7 @@ reads it here: logit k is the logarithm of its probability that window k shows a
 
 | | |
 |---|---|
-| found | {found:.1f} % of the images it was trained on, {unseen:.1f} % of as many others |
+| misses | {error:.2f} % of the images it was trained on, {unseen:.2f} % of as many others |
 | parameters | {parameters:,} of a window |
 | input | float images (B, {shape}) in [0, 1], black but for the digit and clutter |
 | output | logits (B, {classes}) |
@@ -74,7 +74,8 @@ reads it here: logit k is the logarithm of its probability that window k shows a
 
 A window finds the digit of its own class; on another it may lie anywhere. Of each class the
 training with the lower loss was kept, and of {tried} run(s) in the {column} column the lowest.
-Found means that window and true box overlap by half; the table stands in docs/reproduction.md.
+Missed means that window and true box overlap by less than half; the table stands in
+docs/reproduction.md.
 """
 )
 
@@ -131,6 +132,7 @@ def card(row: dict, tried: int, folder: str) -> str:
     net = row["config"]["net"]
     shape = ", ".join(map(str, net["shape"]))
     own = {
+        "error": row["test_error_percent"],
         "task": (RECIPES[row["recipe"]].__doc__ or "").strip().splitlines()[0],
         "shape": shape,
         "classes": net["classes"],
@@ -139,11 +141,9 @@ def card(row: dict, tried: int, folder: str) -> str:
         "tried": tried,
     }
     if "tried" in row:
-        own["found"] = mean(row["correct_percent"])
-        own["unseen"] = mean(row["unseen_correct_percent"])
+        own["unseen"] = 100 - mean(row["unseen_correct_percent"])
         return WINDOWS.format(**{**row, **own})
     own |= {
-        "error": row["test_error_percent"],
         "held_out": row["held_out_error_percent"],
         "repeats": len(row["test_errors_percent"]),
         "pose": _pose(row.get("pose") or {}),
