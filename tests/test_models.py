@@ -64,9 +64,11 @@ class TestEnsemble:
         torch.testing.assert_close(together(x).exp(), sum(each) / 3)
         torch.testing.assert_close(together(x).exp().sum(-1), torch.ones(5))
 
-    def test_what_is_looked_at_is_of_the_first_member(self):
+    def test_what_is_looked_at_is_of_the_first_member(self, tmp_path):
         together = self.NET.build()
         assert together.transformer is together.members[0].transformer
+        card = (together.save_pretrained(tmp_path / "three") / "README.md").read_text()
+        assert "# what the first of 3 classifiers looks at" in card
         assert together.stem is together.members[0].stem
         assert not any(name.split(".")[0] == "transformer" for name in together.state_dict())
         plain = replace(self.NET, name="vgg").build()

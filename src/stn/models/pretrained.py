@@ -26,7 +26,7 @@ images = torch.rand(2, {shape})
 logits = model(images)
 {seen}```
 """
-SEEN = "seen = model.transformer(images)  # what the classifier looks at\n"
+SEEN = "seen = model.transformer(images)  # what the {who} looks at\n"
 TEMPLATE = """\
 ---
 library_name: torch-stn
@@ -114,13 +114,14 @@ class Pretrained(nn.Module):
     def _card(self, folder: Path) -> str:
         names = self.about.get("names")
         classes = getattr(self.spec, "classes", None)
+        looks = getattr(self, "transformer", None) is not None
         shape = ", ".join(map(str, self.spec.shape))
         return TEMPLATE.format(
             name=folder.name,
             parameters=count_parameters(self),
             shape=shape,
             classes=", ".join(names) if names else f"(B, {classes})" if classes else "(B, 5, 11)",
-            usage=usage(folder.as_posix(), shape, getattr(self, "transformer", None) is not None),
+            usage=usage(folder.as_posix(), shape, looks, getattr(self.spec, "members", 1)),
         )
 
 
@@ -157,6 +158,7 @@ def replacing(folder: Path, names: Collection[str]) -> Iterator[Path]:
         shutil.rmtree(old, ignore_errors=True)
 
 
-def usage(folder: str, shape: str, looks: bool) -> str:
+def usage(folder: str, shape: str, looks: bool, members: int) -> str:
     """The code of a model card; `looks` for networks with a transformer."""
-    return USAGE.format(folder=folder, shape=shape, seen=SEEN * looks)
+    who = "classifier" if members == 1 else f"first of {members} classifiers"
+    return USAGE.format(folder=folder, shape=shape, seen=SEEN.format(who=who) * looks)

@@ -137,7 +137,7 @@ def card(row: dict, tried: int, folder: str) -> str:
         "shape": shape,
         "classes": net["classes"],
         "batch": row["samples_seen"] // row["steps"],
-        "usage": usage(folder, shape, looks=True),
+        "usage": usage(folder, shape, True, net.get("members", 1)),
         "tried": tried,
     }
     if "tried" in row:
