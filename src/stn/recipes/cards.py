@@ -72,10 +72,10 @@ reads it here: logit k is the logarithm of its probability that window k shows a
 
 ## Limits
 
-A window finds the digit of its own class; on another it may lie anywhere. Of each class the
-training with the lower loss was kept, and of {tried} run(s) in the {column} column the lowest.
-Missed means that window and true box overlap by less than half; the table stands in
-docs/reproduction.md.
+A window is made to find what its own hundred images share; how far that carries to others of its
+class is said above, and on another class it may lie anywhere. Of each class the training with the
+lower loss was kept, and of {tried} run(s) in the {column} column the lowest. Missed means that
+window and true box overlap by less than half; the table stands in docs/reproduction.md.
 """
 )
 

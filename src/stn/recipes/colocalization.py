@@ -336,7 +336,7 @@ def mnist_colocalization(model: str, column: str, seed: int) -> Colocalization:
 
 
 def mnist_colocalization_cluttered(model: str, column: str, seed: int) -> Colocalization:
-    """The same among sixteen 6 x 6 crops of other digits.
+    """Find the digit that 84 x 84 images share, without any label, among 6 x 6 crops of others.
 
     `stn train mnist-colocalization-cluttered --model st-attention`, one core (EPYC).
     """
