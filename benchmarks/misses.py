@@ -31,12 +31,12 @@ TENTHS = 10
 
 def main() -> None:
     torch.set_num_threads(1)
-    rows = []
+    splits, rows = split_mnist(load_mnist()), []
     for name in SETS:
         folder = MODELS / f"mnist-{name}"
         told = json.loads((folder / "results.json").read_text())
         row = {key: told[key] for key in ("recipe", "model", "seed")}
-        row |= misses(load_model(folder), name, split_mnist(load_mnist()))
+        row |= misses(load_model(folder), name, splits)
         print(row, flush=True)
         rows.append(row)
     write_json(RESULTS, {"commit": commit(), "rows": rows})
