@@ -46,7 +46,7 @@ told it where to look or how to straighten what it sees.
 ## Limits
 
 It knows white digits on black, distorted as in its training and no further: not photographs, not
-other canvases. It was chosen by its held-out error from {tried} run(s) of transformer nets in the
+other canvases. It was chosen by its held-out error from {runs} run(s) of transformer nets in the
 {column} column; its test error is one draw, the table of all runs stands in docs/reproduction.md.
 """
 )
@@ -74,7 +74,7 @@ reads it here: logit k is the logarithm of its probability that window k shows a
 
 A window is made to find what its own hundred images share; how far that carries to others of its
 class is said above, and on another class it may lie anywhere. Of each class the training with the
-lower loss was kept, and of {tried} run(s) in the {column} column the lowest. Missed means that
+lower loss was kept, and of {runs} run(s) in the {column} column the lowest. Missed means that
 window and true box overlap by less than half; the table stands in docs/reproduction.md.
 """
 )
@@ -104,31 +104,41 @@ def publish_models(rows: Iterable[dict], runs: Path, models: Path) -> list[Path]
         if told and (runs / made.folder_name / TENSORS).exists():
             groups.setdefault(row["recipe"], []).append(row)
     for recipe, group in groups.items():
-        best = min(group, key=_held_out)
-        there = models / recipe / RESULTS
-        if not there.exists() or _held_out(best) < _held_out(json.loads(there.read_text())):
+        best = min(group, key=_chosen_by)
+        there = models / recipe
+        if not (there / RESULTS).exists() or _chosen_by(best) < _chosen_by(_row_of(there)):
             _publish(best, len(group), runs, models / recipe)
     return [models / recipe for recipe in groups]
 
 
-def _held_out(row: dict) -> float:
-    if "tried" not in row:
-        return row["held_out_error_percent"]
-    return mean(min(start["loss"] for start in digit) for digit in row["tried"])
+def _row_of(folder: Path) -> dict:
+    """The row of a published model, whole as those under results/."""
+    config = json.loads((folder / "config.json").read_text())
+    return json.loads((folder / RESULTS).read_text()) | {"config": config}
 
 
-def _publish(row: dict, tried: int, runs: Path, folder: Path) -> None:
+def _finds_windows(row: dict) -> bool:
+    return isinstance(experiment_of(row["config"]), Colocalization)
+
+
+def _chosen_by(row: dict) -> float:
+    if _finds_windows(row):
+        return mean(min(start["loss"] for start in digit) for digit in row["tried"])
+    return row["held_out_error_percent"]
+
+
+def _publish(row: dict, count: int, runs: Path, folder: Path) -> None:
     """Weights and configuration as they are, and the card; whole or not at all."""
     source = runs / experiment_of(row["config"]).folder_name
     copied = ("config.json", RESULTS, TENSORS)
     with replacing(folder, (*copied, CARD)) as new:
         for name in copied:
             shutil.copyfile(source / name, new / name)
-        (new / CARD).write_text(card(row, tried, folder.as_posix()))
+        (new / CARD).write_text(card(row, count, folder.as_posix()))
 
 
-def card(row: dict, tried: int, folder: str) -> str:
-    """The model card, every number from the run's results."""
+def card(row: dict, count: int, folder: str) -> str:
+    """The model card of the best of `count` runs, every number from its results."""
     net = row["config"]["net"]
     shape = ", ".join(map(str, net["shape"]))
     own = {
@@ -138,9 +148,9 @@ def card(row: dict, tried: int, folder: str) -> str:
         "classes": net["classes"],
         "batch": row["samples_seen"] // row["steps"],
         "usage": usage(folder, shape, True, net.get("members", 1)),
-        "tried": tried,
+        "runs": count,
     }
-    if "tried" in row:
+    if _finds_windows(row):
         own["unseen"] = 100 - mean(row["unseen_correct_percent"])
         return WINDOWS.format(**{**row, **own})
     own |= {
