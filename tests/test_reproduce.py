@@ -35,7 +35,7 @@ from stn.recipes import (
     run_experiment,
 )
 from stn.recipes.reproduce import result_path
-from stn.recipes.tables import best_table, window_table
+from stn.recipes.tables import best_table, colocalization_table, window_table
 
 from . import synthetic
 
@@ -210,6 +210,22 @@ def test_where_windows_land():
         "|---|--:|--:|--:|",
         "| 2xst-cnn | 40 → 85 | 30 → 65 | 3.5 |",
     ]
+
+
+def test_co_localisation_by_class_with_the_mean_of_its_seeds():
+    def found(seed, first, others):
+        shares = {"correct_percent": [first, *[100.0] * 9]}
+        if others:
+            shares["unseen_correct_percent"] = [others] * 10
+        return result("mnist-colocalization-cluttered", "st-attention", seed) | shares
+
+    lines = colocalization_table([found(1, 96.0, 50.0), found(0, 98.0, None)]).splitlines()
+    assert [line.split(" | ")[0] for line in lines[2:]] == [
+        f"| with clutter, {name}" for name in ("seed 0", "seed 1", "mean", "others, seed 1")
+    ]
+    assert lines[4].startswith("| with clutter, mean | 97.0 ± 12.7 | 100.0 ± 0.0 |")
+    assert lines[3].endswith("| 100 | 99.6 |")
+    assert lines[5].endswith("| 50 | 50.0 |")
 
 
 def table(rows, held_out=0.4):

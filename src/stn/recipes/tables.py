@@ -149,15 +149,23 @@ def window_table(rows: Iterable[dict]) -> str:
 
 def colocalization_table(rows: Iterable[dict]) -> str:
     """Share of images whose window meets the digit's box by half, %, class by class: of those that
-    it was trained on and, where that was measured, of others."""
-    lines = []
-    for row in rows:
+    it was trained on and, where that was measured, of others; of several runs also the mean."""
+    groups: dict[str, dict[str, list[float]]] = {}
+    for row in sorted(rows, key=lambda row: row["seed"]):
         if row["model"] == COLOCALIZER:
             kind = "with clutter" if row["recipe"].endswith("cluttered") else "without"
             for which, of in (("correct_percent", ""), ("unseen_correct_percent", ", others")):
                 if found := row.get(which):
-                    shares = [f"{share:.0f}" for share in found]
-                    lines.append([f"{kind}, seed {row['seed']}{of}", *shares, f"{mean(found):.1f}"])
+                    seeds = groups.setdefault(f"{kind}{of}", {})
+                    seeds[f"seed {row['seed']}"] = [*found, mean(found)]
+    lines = []
+    for name, seeds in sorted(groups.items()):
+        for seed, shares in seeds.items():
+            shown = [*(f"{share:.0f}" for share in shares[:-1]), f"{shares[-1]:.1f}"]
+            lines.append([f"{name}, {seed}", *shown])
+        if len(seeds) > 1:
+            columns = zip(*seeds.values(), strict=True)
+            lines.append([f"{name}, mean", *(_interval(column, 1) for column in columns)])
     return _table(["clutter", *map(str, range(10)), "mean"], lines)
 
 
@@ -239,8 +247,12 @@ def _cell(rows: list[dict], which: str) -> str:
 
 
 def _error(rows: list[dict], which: str = ERROR) -> str:
-    centre, half = mean_and_interval([row[which] for row in rows])
-    return f"{centre:.2f}" + ("" if half is None else f" ± {half:.2f}")
+    return _interval([row[which] for row in rows], 2)
+
+
+def _interval(values: Sequence[float], digits: int) -> str:
+    centre, half = mean_and_interval(values)
+    return f"{centre:.{digits}f}" + ("" if half is None else f" ± {half:.{digits}f}")
 
 
 def _table(head: Sequence[str], rows: Iterable[Sequence[str]], words: int = 1) -> str:
