@@ -34,8 +34,9 @@ from stn.recipes import (
     reproduce,
     run_experiment,
 )
+from stn.recipes.digits import BEST
 from stn.recipes.reproduce import result_path
-from stn.recipes.tables import best_table, colocalization_table, window_table
+from stn.recipes.tables import best_table, colocalization_table, control_table, window_table
 
 from . import synthetic
 
@@ -56,7 +57,8 @@ def test_table_one_has_all_cells():
     assert len(set(TABLES["table1"])) == 4 * 8
     assert len(set(TABLES["cluttered"])) == 4
     assert len(set(TABLES["addition"])) == 8
-    papers = {cell for name, cells in TABLES.items() if name != "stand-ins" for cell in cells}
+    own = ("stand-ins", "controls")
+    papers = {cell for name, cells in TABLES.items() if name not in own for cell in cells}
     assert set(TABLES["all"]) == papers
     assert len(set(TABLES["stand-ins"])) == 10
 
@@ -69,6 +71,20 @@ def test_ablations_change_what_they_say():
         assert (experiment.net, experiment.training) != (plain.net, plain.training)
         x = torch.rand(2, 1, 42, 42)
         assert experiment.net.build()(x).shape == (2, 10)
+
+
+def test_controls_are_the_best_columns_classifiers_alone_and_cost_as_much():
+    for control in queue_of("controls", None, 1):
+        best = make_experiment(control.recipe, BEST[control.recipe.removeprefix("mnist-")], "best")
+        assert best.model.split("-")[1] == control.model
+        assert control.training == best.training
+        mine, its = (count_parameters(made.net.build()) for made in (control, best))
+        assert 0.9 < mine / its < 1.1
+    whole, alone = (
+        result("mnist-e", model, 0, e, 1.1) for model, e in (("st-vgg-affine", 1), ("vgg", 2))
+    )
+    table = control_table([whole, alone, result("mnist-tc", "st-vgg-similarity")]).splitlines()
+    assert table[2:] == ["| vgg | 2.00 (1.1) |", "| st-vgg-affine | 1.00 (1.1) |"]
 
 
 def test_one_seed_everywhere_before_the_second_anywhere():
@@ -234,15 +250,16 @@ def table(rows, held_out=0.4):
 
 
 def test_of_several_best_nets_the_one_that_was_better_held_out_is_shown():
-    old = result("mnist-r", "old", 0, 0.5, 0.61) | {"held_out_error_percent": 0.6}
-    new = [result("mnist-r", "new", seed, 0.7, 0.61) for seed in (0, 1)]
-    rows = table([old, *new, result("mnist-tc", "tc", 0, 2.0, 1.7)])
-    assert [row.split(" | ")[1] for row in rows[2:]] == ["new", "tc"]
+    old = result("mnist-r", "st-old", 0, 0.5, 0.61) | {"held_out_error_percent": 0.6}
+    new = [result("mnist-r", "st-new", seed, 0.7, 0.61) for seed in (0, 1)]
+    plain = result("mnist-r", "plain") | {"held_out_error_percent": 0.1}
+    rows = table([old, plain, *new, result("mnist-tc", "st-tc", 0, 2.0, 1.7)])
+    assert [row.split(" | ")[1] for row in rows[2:]] == ["st-new", "st-tc"]
 
 
 def test_beaten_only_where_the_interval_is_below():
     def verdict(*errors):
-        return table(result("mnist-r", "own", i, e, 0.61) for i, e in enumerate(errors))[-1]
+        return table(result("mnist-r", "st-own", i, e, 0.61) for i, e in enumerate(errors))[-1]
 
     assert verdict(0.5).endswith("| 1 | 0.50 | 0.61 | one seed tells nothing |")
     assert verdict(0.5, 0.5, 0.5).endswith("| 0.50 ± 0.00 | 0.61 | yes |")

@@ -23,11 +23,13 @@ class Reproduce:
             "colocalization",
             "all",
             "ablations",
+            "controls",
             "stand-ins",
         ]
     ]
     """table1: R, RTS, P, E by 8 models. cluttered: TC by 4. addition: 8. canvas: P as
-    on 42 px, by 2. volumes: 2. ablations: of the quick st-fcn-affine on RTS. stand-ins: made house
+    on 42 px, by 2. volumes: 2. ablations: of the quick st-fcn-affine on RTS. controls: the
+    best column's classifiers without their transformers, on R, P, E. stand-ins: made house
     numbers and creatures, quick."""
     column: str | None = None
     """One of `stn list`; by default faithful, or the only one that a table has."""
@@ -98,7 +100,8 @@ class Reproduce:
             )
         rows = read_results(self.results, column)
         part = self.table if self.table in PARTS else "digits"
-        part = "best" if column == "best" and part != "colocalization" else part
+        if column == "best" and self.table not in ("colocalization", "controls"):
+            part = "best"
         print(PARTS[part](rows))
         for page in self.page:
             print(f"wrote {', '.join(fill_page(page, column, rows))} in {page}")

@@ -58,6 +58,8 @@ BEST = {
     "r": "st-vgg-similarity", "rts": "st-conv5-similarity", "p": "st-vgg-affine",
     "e": "st-vgg-affine", "tc": "st-vgg-similarity", "addition": "2xst-conv5-similarity",
 }  # fmt: skip
+# Their classifiers without a transformer, where they, too, see 28 x 28 px and cost as much.
+CONTROLS = {name: BEST[name].split("-")[1] for name in ("e", "p", "r")}
 # Where transformers begin as near as 28 x 28 px of the image are, not with all of it.
 NEAR = ("rts", "addition")
 # Networks that learn apart and answer together, within the budget of one.

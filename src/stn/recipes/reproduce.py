@@ -15,7 +15,7 @@ from ..training import write_json
 from .ablations import ABLATIONS, ablation
 from .catalog import make_experiment
 from .colocalization import COLOCALIZER
-from .digits import BEST, PAPER
+from .digits import BEST, CONTROLS, PAPER
 from .experiment import Experiment, Progress, claim
 from .paper_pictures import CREATURE_MODELS, SVHN_MODELS
 
@@ -24,7 +24,7 @@ ORDER = tuple(dict.fromkeys((
     "fcn", "st-fcn-affine", "st-fcn-projective", "st-fcn-tps",
     "2xst-fcn-affine", "2xst-fcn-projective", "2xst-fcn-tps",
     "cnn-40", "cnn", "st-cnn-affine", "st-cnn-projective", "st-cnn-tps", COLOCALIZER,
-    *BEST.values(), *SVHN_MODELS, *CREATURE_MODELS,
+    *CONTROLS.values(), *BEST.values(), *SVHN_MODELS, *CREATURE_MODELS,
 )))  # fmt: skip
 PLAIN_AND_TWIN = ("fcn", "st-fcn-affine")
 COLOCALIZATIONS = ("colocalization", "colocalization-cluttered")
@@ -44,7 +44,8 @@ TABLES = {
 TABLES["all"] = sorted(
     (cell for cells in TABLES.values() for cell in cells), key=lambda cell: ORDER.index(cell[1])
 )
-# Not the paper's: of made pictures, so not in "all".
+# Not the paper's, so not in "all".
+TABLES["controls"] = [(f"mnist-{name}", model) for name, model in CONTROLS.items()]
 TABLES["stand-ins"] = [
     *(("street-numbers-64", model) for model in SVHN_MODELS),
     *(("creatures", model) for model in CREATURE_MODELS),
@@ -57,6 +58,7 @@ COLUMNS_OF = {
     **dict.fromkeys(("table1", "cluttered", "addition"), ("faithful", "quick", "best", "long")),
     **dict.fromkeys(("colocalization", "all"), ("faithful", "quick", "best")),
     **dict.fromkeys(("canvas", "volumes"), ("faithful", "quick")),
+    "controls": ("best",),
     "stand-ins": ("quick",),
     "ablations": ("ablation",),
 }
@@ -67,7 +69,8 @@ def queue_of(table: str, column: str | None, seeds: int) -> list[Experiment]:
 
     The quick column leaves out the convolutional nets of digits, which do not part from their twins
     in minutes, and the long one, as they would take days. The best column has one network for each
-    set that the table is about. None is the first that the table has.
+    set that the table is about; the controls are its classifiers alone. None is the first that the
+    table has.
 
     Raises:
         ValueError: no such table, or it has no such column.
@@ -82,7 +85,7 @@ def queue_of(table: str, column: str | None, seeds: int) -> list[Experiment]:
     cells = TABLES[table]
     if column in ("quick", "long"):
         cells = [cell for cell in cells if "mnist" not in cell[0] or "cnn" not in cell[1]]
-    if column == "best":
+    if column == "best" and table != "controls":
         names = dict.fromkeys(recipe.removeprefix("mnist-") for recipe, _ in cells)
         known = BEST | dict.fromkeys(COLOCALIZATIONS, COLOCALIZER)
         cells = [(f"mnist-{name}", known[name]) for name in names if name in known]

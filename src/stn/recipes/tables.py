@@ -8,7 +8,7 @@ from statistics import mean, stdev
 from ..training import write_atomically
 from .ablations import ABLATIONS
 from .colocalization import COLOCALIZER
-from .digits import BEST
+from .digits import BEST, CONTROLS
 from .reproduce import ORDER, PLAIN_AND_TWIN
 
 ERROR = "test_error_percent"
@@ -41,16 +41,16 @@ def error_table(rows: Iterable[dict], names: Sequence[str], which: str = ERROR) 
 
 
 def best_table(rows: Iterable[dict]) -> str:
-    """Best networks: error, the best published one, and whether the whole interval is below it.
+    """Best transformer nets, with the best published error and whether the whole interval is below.
 
-    Of several networks tried on a set, that with the lowest held-out error is shown.
+    Of several nets tried on a set, that with the lowest held-out error is shown.
     """
     lines = []
     rows = list(rows)
     for name in BEST:
         tried: dict[str, list[dict]] = {}
         for row in rows:
-            if row["recipe"] == f"mnist-{name}":
+            if row["recipe"] == f"mnist-{name}" and "st-" in row["model"]:
                 tried.setdefault(row["model"], []).append(row)
         if not tried:
             continue
@@ -73,6 +73,15 @@ def best_table(rows: Iterable[dict]) -> str:
         )
     head = ["set", "model", "parameters", "seeds", "error, %", "best published", "beaten"]
     return _table(head, lines, words=2)
+
+
+def control_table(rows: Iterable[dict]) -> str:
+    """Errors of the best transformer nets and of their classifiers alone."""
+    pairs = {
+        (f"mnist-{name}", model) for name in CONTROLS for model in (BEST[name], CONTROLS[name])
+    }
+    own = [row for row in rows if (row["recipe"], row["model"]) in pairs]
+    return error_table(own, tuple(CONTROLS))
 
 
 def pose_table(rows: Iterable[dict]) -> str:
@@ -193,6 +202,7 @@ PARTS: dict[str, Callable[[list[dict]], str]] = {
     "still": lambda rows: error_table(rows, STAND_INS, "still_error_percent"),
     "windows": window_table,
     "best": best_table,
+    "controls": control_table,
     "ablations": ablation_table,
     "colocalization": colocalization_table,
     "pose": pose_table,
