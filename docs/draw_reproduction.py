@@ -14,11 +14,10 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from stn import Attention, coords
-from stn.data import colocalization_set, digit_boxes, load_mnist, split_mnist, window_boxes
+from stn.data import digit_boxes, load_mnist, split_mnist, window_boxes
 from stn.models import load_model
-from stn.recipes import frozen_digits
-from stn.recipes.colocalization import CANVAS, FRAMES, part_name
-from stn.recipes.experiment import FROZEN_SEED
+from stn.recipes import frozen_digits, read_experiment
+from stn.recipes.colocalization import CANVAS, FRAMES, Colocalization, part_name
 
 INK, TRUE, WINDOW = "#1a1c1e", "#7fb0dd", "#ffb000"
 SETS = ("r", "rts", "p", "e", "tc")
@@ -146,6 +145,12 @@ def draw_addition(runs: Path, splits, path: Path) -> None:
     save(figure, path)
 
 
+def colocalization_of(folder: Path) -> Colocalization:
+    made = read_experiment(folder / "config.json")
+    assert isinstance(made, Colocalization)
+    return made
+
+
 def draw_colocalization(runs: Path, splits, path: Path) -> None:
     """Windows that found what a hundred images have in common, and the true boxes."""
     kinds = ("mnist-colocalization", "mnist-colocalization-cluttered")
@@ -153,10 +158,10 @@ def draw_colocalization(runs: Path, splits, path: Path) -> None:
     digits = range(10)
     figure, axes = grid_of(2 * len(folders), len(digits))
     for number, folder in enumerate(folders):
-        cluttered = "cluttered" in folder.name
+        made = colocalization_of(folder)
         chosen = json.loads((folder / "results.json").read_text())["chosen_start"]
         for digit in digits:
-            shown = colocalization_set(*splits.train, digit, FROZEN_SEED, cluttered)
+            shown = made.images(splits, digit)
             start = chosen[digit]
             theta = load_file(folder / f"{part_name(digit, start)}.safetensors")["theta"]
             windows = window_boxes(Attention(), theta, CANVAS)
@@ -176,7 +181,7 @@ def draw_colocalization_steps(runs: Path, splits, path: Path, digits=(2, 6)) -> 
     rows = [(folder, digit) for folder in folders for digit in digits]
     figure, axes = grid_of(len(rows), FRAMES + 1)
     for row, (folder, digit) in zip(axes, rows, strict=True):
-        shown = colocalization_set(*splits.train, digit, FROZEN_SEED, "cluttered" in folder.name)
+        shown = colocalization_of(folder).images(splits, digit)
         results = json.loads((folder / "results.json").read_text())
         steps, start = results["steps"], results["chosen_start"][digit]
         found = load_file(folder / f"{part_name(digit, start)}.safetensors")

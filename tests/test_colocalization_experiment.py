@@ -116,6 +116,16 @@ def test_the_same_seed_gives_the_same_numbers(tmp_path, splits):
     assert one == two
 
 
+def test_every_seed_has_its_own_images_and_all_share_the_others(splits):
+    one, two = short(), replace(short(), seed=1)
+    mine, other = one.images(splits, 3), two.images(splits, 3)
+    assert mine.images.shape == other.images.shape
+    assert not torch.equal(mine.images, other.images)
+    assert torch.equal(mine.images, one.images(splits, 3).images)
+    held = (made.others(splits, "test", 3, 0).images for made in (one, two))
+    assert torch.equal(*held)
+
+
 def test_windows_start_in_the_middle_at_their_scale():
     layer = ColocalizerSpec().window(0.5).eval()
     theta = layer.theta(torch.rand(3, 1, *CANVAS))

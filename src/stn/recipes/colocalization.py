@@ -39,6 +39,7 @@ PAPER_ERROR = {False: 0.0, True: 14.2}  # with clutter, the mean of figures read
 BATCH = 100
 COLOCALIZER = "st-attention"
 GOAL_WEIGHT = 10.0  # of the way to the places found by search
+DRAWS = 1000  # of other images, beside those of each seed
 FRAMES = 12  # of theta along the training, for pictures
 
 
@@ -48,7 +49,8 @@ class Colocalization(Experiment):
 
     Args:
         cluttered: sixteen crops of other digits in every image.
-        seed: of the weights and of the random patches; the images are always the same.
+        seed: of the images, of the weights and of the random patches: what was chosen with one
+            seed's images in view is told by another's.
         net: ten windows and the digit network that reads them, whose activations e compare crops.
         encoder_training: of the digit network, on the undistorted training digits.
         steps, lr: of Adam, for each class; half a cosine to 0.
@@ -106,7 +108,7 @@ class Colocalization(Experiment):
         reader, encoder = self.trained_reader(folder, data, processes)
         chosen = []
         for digit in range(10):
-            shown = colocalization_set(*data.train, digit, FROZEN_SEED, self.cluttered)
+            shown = self.images(data, digit)
             tried: list[dict] = []
             searches: dict[float, Search] = {}
             for start in range(self.starts):
@@ -138,6 +140,11 @@ class Colocalization(Experiment):
             "steps": self.steps,
             "samples_seen": self.steps * BATCH,
         }
+
+    def images(self, data: Splits, digit: int) -> FrozenSet:
+        """The hundred that a class's window is trained on."""
+        seed = FROZEN_SEED + DRAWS * self.seed
+        return colocalization_set(*data.train, digit, seed, self.cluttered)
 
     def evaluate(self, model: nn.Module, data: Splits, split: str, repeat: int) -> Measured:
         """Of a hundred other images of each class, those whose digit its window does not find."""
