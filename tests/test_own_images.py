@@ -295,7 +295,8 @@ def test_a_break_while_the_backbone_learns_changes_nothing(folder, tmp_path):
     with pytest.raises(InterruptedError):
         run_experiment(made, tmp_path / "broken", progress=power_cut)
     for name in ("broken", "whole"):
-        run_experiment(made, tmp_path / name)
+        results = run_experiment(made, tmp_path / name)
+        assert results["samples_seen"] == 8 * (steps + made.training.steps)
     one, other = (load_file(tmp_path / name / TENSORS) for name in ("broken", "whole"))
     assert all(torch.equal(value, other[name]) for name, value in one.items())
 

@@ -171,9 +171,12 @@ class Pictures(Experiment):
         training = self.training
         torch.manual_seed(training.seed)
         model = self.net.build().to(processes.device)
+        samples, seconds = 0, 0.0
         if self.backbone_training is not None:
             assert isinstance(model, PartsNetwork)
-            model.begin_with(self.trained_backbone(folder, data, processes, progress))
+            backbone, seconds = self.trained_backbone(folder, data, processes, progress)
+            samples = self.backbone_training.steps * self.backbone_training.batch_size
+            model.begin_with(backbone)
         trained = self.trained(model, training, folder, data, processes, progress)
         if processes.is_main:
             write_tensors(folder / TENSORS, model.state_dict())
@@ -184,6 +187,8 @@ class Pictures(Experiment):
             **told(model, training, trained),
             "left_out": list(data.faults()),
         }
+        found["samples_seen"] += samples
+        found["seconds"] = round(found["seconds"] + seconds, 1)
         if still is not None:
             found["still_error_percent"] = still
         if self.source == "cub" and isinstance(model, PartsNetwork) and processes.is_main:
@@ -206,8 +211,8 @@ class Pictures(Experiment):
 
     def trained_backbone(
         self, folder: Path, data: PictureSets, processes: Processes, progress: Progress | None
-    ) -> nn.Module:
-        """The backbone, trained on whole pictures."""
+    ) -> tuple[nn.Module, float]:
+        """The backbone, trained on whole pictures, and how many seconds it took."""
         assert isinstance(self.net, PartsSpec)
         assert self.backbone_training is not None
         training = self.backbone_training
@@ -215,8 +220,8 @@ class Pictures(Experiment):
         whole = self.net.whole().build().to(processes.device)
         place = folder / "backbone"
         place.mkdir(parents=True, exist_ok=True)
-        self.trained(whole, training, place, data, processes, progress)
-        return whole.streams[0]
+        trained = self.trained(whole, training, place, data, processes, progress)
+        return whole.streams[0], trained.seconds
 
     def parts_found(self, model: PartsNetwork) -> dict:
         """Of a trained network with windows on birds, "parts": `part_hits` on the test pictures.
