@@ -32,7 +32,7 @@ TENTHS = 10
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("sets", nargs="*", choices=SETS, default=SETS)
+    parser.add_argument("sets", nargs="*", default=SETS, metavar="SET", help=", ".join(SETS))
     torch.set_num_threads(1)
     splits = split_mnist(load_mnist())
     rows = {row["recipe"]: row for row in json.loads(RESULTS.read_text())}
