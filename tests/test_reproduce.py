@@ -36,7 +36,13 @@ from stn.recipes import (
 )
 from stn.recipes.digits import BEST
 from stn.recipes.reproduce import result_path
-from stn.recipes.tables import best_table, colocalization_table, control_table, window_table
+from stn.recipes.tables import (
+    best_table,
+    colocalization_table,
+    control_table,
+    weight_table,
+    window_table,
+)
 
 from . import synthetic
 
@@ -211,6 +217,17 @@ def test_errors_with_windows_held_still_are_of_those_runs_that_have_one():
         "| model | R |",
         "|---|--:|",
         "| st-fcn-affine | 30.00 (2.1) |",
+    ]
+
+
+def test_weights_stand_where_runs_are():
+    rows = [
+        result("mnist-r") | {"parameters": 123_456},
+        result("mnist-tc", "cnn") | {"parameters": 9},
+    ]
+    assert weight_table(rows, ("r", "tc")).splitlines()[2:] == [
+        "| fcn | 123,456 |  |",
+        "| cnn |  | 9 |",
     ]
 
 

@@ -27,17 +27,12 @@ def mean_and_interval(values: Sequence[float]) -> tuple[float, float | None]:
 
 def error_table(rows: Iterable[dict], names: Sequence[str], which: str = ERROR) -> str:
     """Errors, models down, recipes (without "mnist-") across; the paper's in brackets."""
-    cells: dict[tuple[str, str], list[dict]] = {}
-    for row in rows:
-        if which in row:
-            cells.setdefault((row["model"], row["recipe"].removeprefix("mnist-")), []).append(row)
-    names = [name for name in names if any(own == name for _, own in cells)]
-    models = [model for model in ORDER if any((model, name) in cells for name in names)]
-    shown = ([_cell(cells.get((model, name), []), which) for name in names] for model in models)
-    return _table(
-        ["model", *(name.upper() if len(name) < 4 else name for name in names)],
-        [[model, *row] for model, row in zip(models, shown, strict=True)],
-    )
+    return _grid([row for row in rows if which in row], names, lambda own: _cell(own, which))
+
+
+def weight_table(rows: Iterable[dict], names: Sequence[str]) -> str:
+    """Parameters, models down, recipes across."""
+    return _grid(rows, names, lambda own: f"{own[0]['parameters']:,}")
 
 
 def best_table(rows: Iterable[dict]) -> str:
@@ -200,6 +195,7 @@ PARTS: dict[str, Callable[[list[dict]], str]] = {
     "volumes": lambda rows: error_table(rows, ("volumes",)),
     "stand-ins": lambda rows: error_table(rows, STAND_INS),
     "still": lambda rows: error_table(rows, STAND_INS, "still_error_percent"),
+    "weights": lambda rows: weight_table(rows, STAND_INS),
     "windows": window_table,
     "best": best_table,
     "controls": control_table,
@@ -249,9 +245,21 @@ def fill_in(path: Path, mark: str, text: str) -> None:
     write_atomically(path, f"{before}{start}\n{text}\n{end}{after}".encode())
 
 
+def _grid(rows: Iterable[dict], names: Sequence[str], shown: Callable[[list[dict]], str]) -> str:
+    """What is to be shown of the runs of each model, down, on each recipe, across."""
+    cells: dict[tuple[str, str], list[dict]] = {}
+    for row in rows:
+        cells.setdefault((row["model"], row["recipe"].removeprefix("mnist-")), []).append(row)
+    names = [name for name in names if any(own == name for _, own in cells)]
+    models = [model for model in ORDER if any((model, name) in cells for name in names)]
+    lines = []
+    for model in models:
+        runs = (cells.get((model, name)) for name in names)
+        lines.append([model, *(shown(own) if own else "" for own in runs)])
+    return _table(["model", *(name.upper() if len(name) < 4 else name for name in names)], lines)
+
+
 def _cell(rows: list[dict], which: str) -> str:
-    if not rows:
-        return ""
     paper = rows[0]["paper_error_percent"]
     return _error(rows, which) + ("" if paper is None else f" ({paper:.1f})")
 
