@@ -20,8 +20,8 @@ from stn.evaluation import error_percent, in_chunks
 from . import synthetic
 
 ROOT = Path(__file__).parents[1]
-# No batch norm: its statistics are those of one process's share. In float64: in float32 AdamW would
-# blow up the rounding of a gradient that is zero. Every step is measured.
+# No batch norm: its statistics are those of one process's share. AdamW in float64: in float32 it
+# would blow up the rounding of a gradient that is zero; SGD does not. Every step is measured.
 CHILD = """
 import sys, time
 from dataclasses import replace
@@ -32,13 +32,16 @@ torch.set_num_threads(1)
 from tests import synthetic
 from stn.models import NetSpec
 from stn.recipes import run_experiment
-build = NetSpec.build
-NetSpec.build = lambda spec: build(spec).double()
-torch.nn.modules.module.register_module_forward_pre_hook(
-    lambda module, values: tuple(value.double() for value in values)
-)
 made = synthetic.experiment(steps={steps}, every={every})
-training = replace(made.training, accumulate={accumulate})
+training = replace(made.training, accumulate={accumulate}, optimizer={optimizer!r})
+if training.optimizer == "sgd":
+    training = replace(training, lr=0.1, momentum=0.9)
+else:
+    build = NetSpec.build
+    NetSpec.build = lambda spec: build(spec).double()
+    torch.nn.modules.module.register_module_forward_pre_hook(
+        lambda module, values: tuple(value.double() for value in values)
+    )
 made = replace(made, net=replace(made.net, batch_norm=False), training=training)
 try:
     run_experiment(made, Path({folder!r}), synthetic.splits(), cpu=True,
@@ -65,8 +68,9 @@ processes.close()
 """
 
 
-def start(folder, processes, steps=50, every=1, pause=0.0, accumulate=1):
+def start(folder, processes, steps=50, every=1, pause=0.0, accumulate=1, optimizer="adamw"):
     values = {"steps": steps, "every": every, "pause": pause, "accumulate": accumulate}
+    values["optimizer"] = optimizer
     return spawn(CHILD.format(root=str(ROOT), folder=str(folder), **values), folder, processes)
 
 
@@ -107,6 +111,14 @@ def test_a_batch_cut_in_parts_is_trained_on_alike(tmp_path, alone, processes, ac
     assert json.loads((folder / "results.json").read_text())["processes"] == processes
     losses = [line["train_loss"] for line in lines]
     assert losses[0] - min(losses) > 0.1
+
+
+@pytest.mark.slow
+def test_two_processes_make_the_losses_of_one_in_float32_too(tmp_path):
+    runs = [run(tmp_path / str(count), count, optimizer="sgd") for count in (1, 2)]
+    one, two = ([line["train_loss"] for line in lines] for lines in runs)
+    assert one == pytest.approx(two, abs=1e-4)
+    assert one[0] - min(one) > 0.1
 
 
 def test_evaluation_is_the_same_to_the_last_digit(tmp_path, alone):
