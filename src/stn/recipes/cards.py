@@ -47,7 +47,8 @@ told it where to look or how to straighten what it sees.
 
 It knows white digits on black, distorted as in its training and no further: not photographs, not
 other canvases. It was chosen by its held-out error from {runs} run(s) of transformer nets in the
-{column} column; its test error is one draw, the table of all runs stands in docs/reproduction.md.
+{column} column whose weights were kept; its test error is one draw, the table of all runs stands in
+docs/reproduction.md.
 """
 )
 WINDOWS = (
