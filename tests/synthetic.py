@@ -59,3 +59,14 @@ def typed() -> Splits:
     return Splits(
         train, Split(*(t[:200] for t in train)), Split(all_images[:test], all_labels[:test])
     )
+
+
+def result(recipe="mnist-r", model="fcn", seed=0, error=2.0, paper=2.1) -> dict:
+    """What tables read of a finished run."""
+    return {
+        "recipe": recipe,
+        "model": model,
+        "seed": seed,
+        "test_error_percent": error,
+        "paper_error_percent": paper,
+    }
