@@ -10,6 +10,8 @@ from stn.recipes.tables import (
     best_table,
     colocalization_table,
     control_table,
+    difference_and_interval,
+    gain_table,
     weight_table,
     window_table,
 )
@@ -28,6 +30,30 @@ def test_interval_is_students(n):
 
 def test_one_value_has_no_interval():
     assert mean_and_interval([2.5]) == (2.5, None)
+
+
+@pytest.mark.parametrize("n", [2, 3, 5])
+def test_a_difference_has_welchs_interval(n):
+    a, b = [5.0, 5.3, 4.9, 5.6, 5.1][:n], [1.0, 4.0, 2.5, 2.0, 3.5][:3]
+    centre, half = difference_and_interval(a, b)
+    assert centre == pytest.approx(statistics.mean(a) - statistics.mean(b))
+    found = scipy.stats.ttest_ind(a, b, equal_var=False)
+    low, high = scipy.stats.t.interval(
+        0.95, int(found.df), loc=centre, scale=centre / found.statistic
+    )
+    assert (centre - half, centre + half) == pytest.approx((low, high), rel=1e-3)
+    exact = found.confidence_interval()
+    assert half >= (exact.high - exact.low) / 2 - 1e-9
+
+
+def test_gains_are_over_the_plain_net_of_the_same_set():
+    rows = [result("mnist-r", "cnn", seed, 4.0 + seed) for seed in (0, 1)]
+    rows += [result("mnist-r", "st-cnn-affine", 0, 2.0), result("mnist-tc", "fcn")]
+    assert gain_table(rows, ("r", "tc")).splitlines() == [
+        "| model | R |", "|---|--:|", "| st-cnn-affine | 2.50 |",
+    ]  # fmt: skip
+    rows.append(result("mnist-r", "st-cnn-affine", 1, 2.0))
+    assert gain_table(rows, ("r",)).endswith("| 2.50 ± 6.35 |")
 
 
 def test_markdown():

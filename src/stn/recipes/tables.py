@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from statistics import mean, stdev
+from statistics import mean, stdev, variance
 
 from ..training import write_atomically
 from .ablations import ABLATIONS
@@ -21,13 +21,47 @@ def mean_and_interval(values: Sequence[float]) -> tuple[float, float | None]:
     n = len(values)
     if n < 2:
         return mean(values), None
-    quantile = STUDENT[min(n - 1, len(STUDENT)) - 1]
-    return mean(values), quantile * stdev(values) / math.sqrt(n)
+    return mean(values), _student(n - 1) * stdev(values) / math.sqrt(n)
+
+
+def difference_and_interval(a: Sequence[float], b: Sequence[float]) -> tuple[float, float | None]:
+    """Mean of a less mean of b, and half the width of its 95 % interval by Welch's t.
+
+    Degrees of freedom are rounded down; None where either has fewer than two values.
+    """
+    found = mean(a) - mean(b)
+    if min(len(a), len(b)) < 2:
+        return found, None
+    parts = [variance(values) / len(values) for values in (a, b)]
+    if not sum(parts):
+        return found, 0.0
+    each = sum(part**2 / (len(x) - 1) for part, x in zip(parts, (a, b), strict=True))
+    return found, _student(int(sum(parts) ** 2 / each)) * math.sqrt(sum(parts))
+
+
+def _student(freedom: int) -> float:
+    return STUDENT[min(freedom, len(STUDENT)) - 1]
 
 
 def error_table(rows: Iterable[dict], names: Sequence[str], which: str = ERROR) -> str:
     """Errors, models down, recipes (without "mnist-") across; the paper's in brackets."""
     return _grid([row for row in rows if which in row], names, lambda own: _cell(own, which))
+
+
+def gain_table(rows: Iterable[dict], names: Sequence[str], plain: str = "cnn") -> str:
+    """How many more errors the plain net makes than each other, points, with 95 % intervals."""
+    rows = list(rows)
+    base: dict[str, list[float]] = {}
+    for row in rows:
+        if row["model"] == plain:
+            base.setdefault(row["recipe"], []).append(row[ERROR])
+    others = [row for row in rows if row["model"] != plain and row["recipe"] in base]
+
+    def shown(own: list[dict]) -> str:
+        errors = [row[ERROR] for row in own]
+        return _told(difference_and_interval(base[own[0]["recipe"]], errors), 2)
+
+    return _grid(others, names, shown)
 
 
 def weight_table(rows: Iterable[dict], names: Sequence[str]) -> str:
@@ -169,7 +203,7 @@ def colocalization_table(rows: Iterable[dict]) -> str:
             lines.append([f"{name}, {seed}", *shown])
         if len(seeds) > 1:
             columns = zip(*seeds.values(), strict=True)
-            lines.append([f"{name}, mean", *(_interval(column, 1) for column in columns)])
+            lines.append([f"{name}, mean", *(_told(mean_and_interval(c), 1) for c in columns)])
     return _table(["clutter", *map(str, range(10)), "mean"], lines)
 
 
@@ -195,6 +229,7 @@ PARTS: dict[str, Callable[[list[dict]], str]] = {
     "volumes": lambda rows: error_table(rows, ("volumes",)),
     "stand-ins": lambda rows: error_table(rows, STAND_INS),
     "still": lambda rows: error_table(rows, STAND_INS, "still_error_percent"),
+    "gains": lambda rows: gain_table(rows, STAND_INS),
     "weights": lambda rows: weight_table(rows, STAND_INS),
     "windows": window_table,
     "best": best_table,
@@ -265,11 +300,11 @@ def _cell(rows: list[dict], which: str) -> str:
 
 
 def _error(rows: list[dict], which: str = ERROR) -> str:
-    return _interval([row[which] for row in rows], 2)
+    return _told(mean_and_interval([row[which] for row in rows]), 2)
 
 
-def _interval(values: Sequence[float], digits: int) -> str:
-    centre, half = mean_and_interval(values)
+def _told(found: tuple[float, float | None], digits: int) -> str:
+    centre, half = found
     return f"{centre:.{digits}f}" + ("" if half is None else f" ± {half:.{digits}f}")
 
 
