@@ -136,8 +136,10 @@ class TestRows:
             with pytest.raises(ValueError, match=told):
                 make_experiment(recipe, "cnn", column)
 
-    @pytest.mark.parametrize(("side", "width", "steps"), [(64, 0.25, 2000), (128, 0.125, 2500)])
-    def test_quick_house_numbers(self, side, width, steps):
+    @pytest.mark.parametrize(
+        ("side", "width", "steps", "rate"), [(64, 0.25, 2000, 1), (128, 0.125, 2500, 0.3)]
+    )
+    def test_quick_house_numbers(self, side, width, steps, rate):
         made = make_experiment(f"street-numbers-{side}", "st-cnn-multi")
         assert made.net == SvhnSpec(
             "st-cnn-multi",
@@ -148,7 +150,7 @@ class TestRows:
             localization_batch_norm=True,
         )
         assert (made.training.steps, made.training.batch_size) == (steps, 64)
-        assert made.training.localization_lr_factor == 1
+        assert made.training.localization_lr_factor == rate
 
 
 def slow(*values):
