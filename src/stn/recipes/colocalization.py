@@ -336,8 +336,9 @@ def as_input(digits: Tensor) -> Tensor:
 def mnist_colocalization(model: str, column: str, seed: int) -> Colocalization:
     """Find the digit in 84 x 84 images that share a class, without any label.
 
-    `stn train mnist-colocalization --model st-attention`, one core (EPYC). The error is the share
-    of the 1,000 images whose window does not meet the digit's box by half.
+    `stn train mnist-colocalization --model st-attention --column best`: 15 minutes on one core
+    (EPYC), expect 0 %. The error is the share of the 1,000 images whose window does not meet the
+    digit's box by half.
     """
     return _colocalization(model, column, seed, cluttered=False)
 
@@ -345,7 +346,8 @@ def mnist_colocalization(model: str, column: str, seed: int) -> Colocalization:
 def mnist_colocalization_cluttered(model: str, column: str, seed: int) -> Colocalization:
     """Find the digit that 84 x 84 images share, without any label, among 6 x 6 crops of others.
 
-    `stn train mnist-colocalization-cluttered --model st-attention`, one core (EPYC).
+    `stn train mnist-colocalization-cluttered --model st-attention --column best`: 18 minutes on one
+    core (EPYC), expect less than 1 %; by the gradient alone, as in the faithful column, 39 %.
     """
     return _colocalization(model, column, seed, cluttered=True)
 

@@ -75,7 +75,8 @@ def svhn_128(model: str, column: str, seed: int) -> Pictures:
 def street_numbers_64(model: str, column: str, seed: int) -> Pictures:
     """Stand-in of SVHN, made and not photographed: rendered house numbers, 64 px.
 
-    `stn data street-numbers`, `stn train street-numbers-64 --model st-cnn-multi`.
+    `stn data street-numbers`, `stn train street-numbers-64 --model st-cnn-multi`: 8 minutes on one
+    core (EPYC), expect 2.7 %; 4.5 % for cnn.
     """
     return _numbers("street-numbers-64", "svhn", "@street-numbers", model, column, seed)
 
