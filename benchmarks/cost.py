@@ -19,7 +19,7 @@ from stn.models import PartsSpec, SvhnSpec, count_parameters
 from stn.nn.transformer import ThetaHead, Transformer
 from stn.recipes.imagenet import IMAGENET_MODELS, network
 
-SIDES_PX = {"svhn": (64, 128), "imagenet": (224, 112)}
+SIDES_PX = {"svhn": (64,), "imagenet": (224, 112)}
 SVHN_MODELS = ("cnn", "st-cnn-single", "st-cnn-multi")
 
 
