@@ -84,7 +84,8 @@ def street_numbers_64(model: str, column: str, seed: int) -> Pictures:
 def street_numbers_128(model: str, column: str, seed: int) -> Pictures:
     """Stand-in of SVHN, made and not photographed: rendered house numbers, loose crops of 128 px.
 
-    `stn data street-numbers`, `stn train street-numbers-128 --model st-cnn-multi`.
+    `stn data street-numbers`, `stn train street-numbers-128 --model st-cnn-multi`: 13 minutes on
+    one core (EPYC), expect 6 %; 9 % for cnn.
     """
     return _numbers("street-numbers-128", "svhn-loose", "@street-numbers", model, column, seed)
 
