@@ -214,6 +214,38 @@ def told_by(*words, capsys):
     return json.loads(capsys.readouterr().out)
 
 
+@pytest.mark.slow
+@pytest.mark.usefixtures("quiet_threads", "birds")
+@pytest.mark.parametrize(
+    ("recipe", "model", "made_data"),
+    [
+        *((f"svhn-{side}", model, "street-numbers") for side in (64, 128) for model in SVHN_MODELS),
+        *(("cub", model, "creatures") for model in CUB_MODELS),
+    ],
+)
+def test_every_row_of_the_paper_from_data_to_report(recipe, model, made_data, monkeypatch, capsys):
+    """The paper's networks at full size on the stand-in of their data."""
+    monkeypatch.setattr("stn.recipes.sets.load_mnist", synthetic.mnist)
+    assert main(["data", made_data, "--count", "60"]) == 0
+    made = make_experiment(recipe, model, "faithful")
+    few = replace(made.training, steps=2, batch_size=2, evaluate_every=1)
+    made = replace(made, data=f"@{made_data}", training=few)
+    if recipe == "cub":
+        names = make_experiment("creatures", "cnn").names
+        made = replace(made, names=names, net=replace(made.net, classes=len(names)))
+    write_json(Path("short.json"), asdict(made))
+    options = ["--device", "cpu", "--threads", "1", "--out", "run"]
+    assert main(["train", "short.json", *options]) == 0
+    results = json.loads(Path("run/results.json").read_text())
+    assert results["paper_error_percent"] == made.paper_error_percent
+    assert ("parts" in results) == ("xst" in model)
+    capsys.readouterr()
+    assert main(["eval", "run"]) == 0
+    assert f"test error: {results['test_error_percent']:.2f} %" in capsys.readouterr().out
+    page = Path("run/report.html").read_text()
+    assert ('class="region of-0"' in page) == ("st-" in model)
+
+
 @pytest.mark.usefixtures("quiet_threads")
 class TestFromDataToReport:
     def test_house_numbers(self, data, capsys):
