@@ -157,5 +157,7 @@ def test_controls_stand_beside_the_nets_whose_classifiers_they_are():
     whole, alone = (
         result("mnist-e", model, 0, e, 1.1) for model, e in (("st-vgg-affine", 1), ("vgg", 2))
     )
-    table = control_table([whole, alone, result("mnist-tc", "st-vgg-similarity")]).splitlines()
+    others = [result("mnist-tc", "st-vgg-similarity"), result("mnist-p", "st-vgg-affine")]
+    table = control_table([whole, alone, *others]).splitlines()
+    assert table[0] == "| model | E |"
     assert table[2:] == ["| vgg | 2.00 (1.1) |", "| st-vgg-affine | 1.00 (1.1) |"]

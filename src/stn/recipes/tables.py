@@ -105,12 +105,12 @@ def best_table(rows: Iterable[dict]) -> str:
 
 
 def control_table(rows: Iterable[dict]) -> str:
-    """Errors of the best transformer nets and of their classifiers alone."""
-    pairs = {
-        (f"mnist-{name}", model) for name in CONTROLS for model in (BEST[name], CONTROLS[name])
-    }
-    own = [row for row in rows if (row["recipe"], row["model"]) in pairs]
-    return error_table(own, tuple(CONTROLS))
+    """Errors of the best transformer nets and of their classifiers alone, where those were run."""
+    rows = list(rows)
+    found = {(row["recipe"], row["model"]) for row in rows}
+    names = [name for name, plain in CONTROLS.items() if (f"mnist-{name}", plain) in found]
+    pairs = {(f"mnist-{name}", model) for name in names for model in (BEST[name], CONTROLS[name])}
+    return error_table([row for row in rows if (row["recipe"], row["model"]) in pairs], names)
 
 
 def pose_table(rows: Iterable[dict]) -> str:
