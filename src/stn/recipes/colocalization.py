@@ -337,8 +337,8 @@ def mnist_colocalization(model: str, column: str, seed: int) -> Colocalization:
     """Find the digit in 84 x 84 images that share a class, without any label.
 
     `stn train mnist-colocalization --model st-attention --column best`: 15 minutes on one core
-    (EPYC), expect 0 to 0.4 %. The error is the share of the 1,000 images whose window does not meet the
-    digit's box by half.
+    (EPYC), expect 0 to 0.4 %. The error is the share of the 1,000 images whose window does not meet
+    the digit's box by half.
     """
     return _colocalization(model, column, seed, cluttered=False)
 
