@@ -18,9 +18,9 @@ from torch.utils.flop_counter import FlopCounterMode
 from stn.models import PartsSpec, SvhnSpec, count_parameters
 from stn.nn.transformer import ThetaHead, Transformer
 from stn.recipes.imagenet import IMAGENET_MODELS, network
+from stn.recipes.paper_pictures import SVHN_MODELS
 
 SIDES_PX = {"svhn": (64,), "imagenet": (224, 112)}
-SVHN_MODELS = ("cnn", "st-cnn-single", "st-cnn-multi")
 
 
 def main() -> None:
